@@ -25,9 +25,9 @@ const (
 type Action uint8
 
 const (
-	// Passed: told of, let through.
+	// Passed means told of and let through.
 	Passed Action = iota + 1
-	// Blocked: stopped before it was forwarded.
+	// Blocked means stopped before it was forwarded.
 	Blocked
 )
 

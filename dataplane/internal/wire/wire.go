@@ -32,11 +32,11 @@ const (
 type FlowVerdict uint8
 
 const (
-	// Undecided: keep asking.
+	// Undecided keeps asking the Handler.
 	Undecided FlowVerdict = iota
-	// Cut: seen enough, forward at kernel speed, still counted.
+	// Cut forwards at kernel speed what was seen enough of; it is still counted.
 	Cut
-	// DropFlow: stop all further packets of the flow.
+	// DropFlow stops all further packets of the flow.
 	DropFlow
 )
 
@@ -80,7 +80,7 @@ type FlowRecord struct {
 // DropReason says which step of the wire stopped a packet. The numbers are those of bpf/include/types.h.
 type DropReason uint8
 
-// Drop is one sampled packet that the wire stopped without asking the Handler.
+// DropSample is one packet that the wire stopped without asking the Handler.
 type DropSample struct {
 	Reason   DropReason
 	ListID   uint32 // id given with the block set; 0 when none

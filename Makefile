@@ -1,0 +1,88 @@
+# Every command that a person or CI runs. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export GOFLAGS ?= -buildvcs=false
+export CGO_ENABLED := 1
+
+BIN := $(CURDIR)/.bin
+MODULES := proto dataplane controlplane reporter test
+PACKAGES := $(MODULES:%=./%/...)
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -X main.version=$(VERSION)
+TOOL = GOWORK=off GOBIN=$(BIN) go install
+
+CLINICS ?= 3
+ONCE ?=
+FUZZTIME ?= 20s
+CORPUS ?=
+RUN ?=
+
+##@ Start here
+
+.PHONY: help
+help: ## List every target
+	@awk 'BEGIN {FS = ":.*## "} \
+	  /^##@/ {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)} \
+	  /^[a-zA-Z_-]+:.*## / {printf "  \033[36m%-18s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+
+.PHONY: demo
+demo: setup build ## A small MSP with three clinics in network namespaces, attacked (ONCE=1: check and exit; CLINICS=n)
+	@bin/kadomori-demo -clinics $(CLINICS) $(if $(filter-out 0,$(ONCE)),-once) -out out/demo
+
+.PHONY: test
+test: setup build $(BIN)/gotestsum ## Set up and run all tests (RUN=regexp limits them)
+	@mkdir -p out/test
+	$(BIN)/gotestsum --format pkgname-and-test-fails --format-hide-empty-pkg --jsonfile out/test/tests.json -- \
+	  -timeout 20m $(if $(RUN),-run '$(RUN)') $(PACKAGES)
+
+##@ Build
+
+.PHONY: setup
+setup: ## Install the Debian packages that are missing (needs root only then)
+	@tools/setup.sh
+
+.PHONY: build
+build: setup ## Build the programs into bin/
+	@mkdir -p bin
+	go build -ldflags '$(LDFLAGS)' -o bin/ ./dataplane/cmd/... ./controlplane/cmd/... ./reporter/cmd/... ./test/cmd/...
+
+.PHONY: generate
+generate: setup $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(BIN)/templ ## Make all generated code again
+	$(BIN)/buf generate
+	go generate ./dataplane/internal/xdp/...
+	cd controlplane && $(BIN)/templ generate -log-level warn
+	go generate ./controlplane/web/...
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin out .bin
+
+##@ Check
+
+.PHONY: verify
+verify: $(BIN)/buf ## Generated code is current, modules are tidy, messages stay compatible
+	@tools/verify.sh
+
+.PHONY: lint
+lint: setup $(BIN)/golangci-lint $(BIN)/buf ## Lint Go, protocols, C and shell
+	$(BIN)/buf lint
+	$(BIN)/buf format -d --exit-code
+	$(BIN)/golangci-lint run $(PACKAGES)
+	git ls-files 'bpf/*.c' 'bpf/*.h' 'dataplane/*.c' 'dataplane/*.h' ':!bpf/headers' | xargs -r clang-format --dry-run -Werror
+	git ls-files '*.sh' .ci/run | xargs -r shellcheck
+
+.PHONY: fuzz-short
+fuzz-short: setup ## Run every fuzz target for FUZZTIME each (default 20s)
+	@FUZZTIME=$(FUZZTIME) tools/fuzz.sh
+
+# Tools, pinned in tools/go.mod and tools/lint/go.mod (apart, because their requirements differ).
+
+$(BIN)/gotestsum $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(BIN)/templ &: tools/go.mod
+	cd tools && $(TOOL) tool
+	@touch $(BIN)/gotestsum $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(BIN)/templ
+
+$(BIN)/buf $(BIN)/golangci-lint &: tools/lint/go.mod
+	cd tools/lint && $(TOOL) tool
+	@touch $(BIN)/buf $(BIN)/golangci-lint

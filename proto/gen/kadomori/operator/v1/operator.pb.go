@@ -1502,7 +1502,7 @@ func (x *ExplainPolicyResponse) GetSettings() []*ExplainPolicyResponse_Setting {
 type PublishSignaturesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Files         []*SignatureFile       `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
-	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // of the first message
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2716,7 +2716,7 @@ const file_kadomori_operator_v1_operator_proto_rawDesc = "" +
 	"\tcertainty\x18\x04 \x01(\tR\tcertainty\x12\x18\n" +
 	"\asignals\x18\x05 \x03(\tR\asignals\x120\n" +
 	"\x05first\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05first\x12.\n" +
-	"\x04last\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04last2\xae\x0e\n" +
+	"\x04last\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04last2\xb0\x0e\n" +
 	"\x0fOperatorService\x12P\n" +
 	"\x05Login\x12\".kadomori.operator.v1.LoginRequest\x1a#.kadomori.operator.v1.LoginResponse\x12e\n" +
 	"\fCreateClinic\x12).kadomori.operator.v1.CreateClinicRequest\x1a*.kadomori.operator.v1.CreateClinicResponse\x12b\n" +
@@ -2730,8 +2730,8 @@ const file_kadomori_operator_v1_operator_proto_rawDesc = "" +
 	"\tApplyPlan\x12&.kadomori.operator.v1.ApplyPlanRequest\x1a'.kadomori.operator.v1.ApplyPlanResponse\x12V\n" +
 	"\aGetPlan\x12$.kadomori.operator.v1.GetPlanRequest\x1a%.kadomori.operator.v1.GetPlanResponse\x12b\n" +
 	"\vSetOverride\x12(.kadomori.operator.v1.SetOverrideRequest\x1a).kadomori.operator.v1.SetOverrideResponse\x12h\n" +
-	"\rExplainPolicy\x12*.kadomori.operator.v1.ExplainPolicyRequest\x1a+.kadomori.operator.v1.ExplainPolicyResponse\x12t\n" +
-	"\x11PublishSignatures\x12..kadomori.operator.v1.PublishSignaturesRequest\x1a/.kadomori.operator.v1.PublishSignaturesResponse\x12h\n" +
+	"\rExplainPolicy\x12*.kadomori.operator.v1.ExplainPolicyRequest\x1a+.kadomori.operator.v1.ExplainPolicyResponse\x12v\n" +
+	"\x11PublishSignatures\x12..kadomori.operator.v1.PublishSignaturesRequest\x1a/.kadomori.operator.v1.PublishSignaturesResponse(\x01\x12h\n" +
 	"\rRequestReport\x12*.kadomori.operator.v1.RequestReportRequest\x1a+.kadomori.operator.v1.RequestReportResponse\x12b\n" +
 	"\vListReports\x12(.kadomori.operator.v1.ListReportsRequest\x1a).kadomori.operator.v1.ListReportsResponse\x12\\\n" +
 	"\tGetReport\x12&.kadomori.operator.v1.GetReportRequest\x1a'.kadomori.operator.v1.GetReportResponse\x12\\\n" +

@@ -70,8 +70,9 @@ type OperatorServiceClient interface {
 	SetOverride(ctx context.Context, in *SetOverrideRequest, opts ...grpc.CallOption) (*SetOverrideResponse, error)
 	// ExplainPolicy names for every effective setting of a clinic its layer, author, reason and expiry. Any role.
 	ExplainPolicy(ctx context.Context, in *ExplainPolicyRequest, opts ...grpc.CallOption) (*ExplainPolicyResponse, error)
-	// PublishSignatures validates, signs and publishes rules and lists to the fleet. Role operator or admin.
-	PublishSignatures(ctx context.Context, in *PublishSignaturesRequest, opts ...grpc.CallOption) (*PublishSignaturesResponse, error)
+	// PublishSignatures validates, signs and publishes rules and lists to the fleet: a stream, because a message is limited to
+	// 1 MiB. Pieces of one file carry the same name, in order. Role operator or admin.
+	PublishSignatures(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PublishSignaturesRequest, PublishSignaturesResponse], error)
 	// RequestReport queues the report of one clinic and month. Any role but auditor.
 	RequestReport(ctx context.Context, in *RequestReportRequest, opts ...grpc.CallOption) (*RequestReportResponse, error)
 	// ListReports returns what was rendered. Any role.
@@ -212,15 +213,18 @@ func (c *operatorServiceClient) ExplainPolicy(ctx context.Context, in *ExplainPo
 	return out, nil
 }
 
-func (c *operatorServiceClient) PublishSignatures(ctx context.Context, in *PublishSignaturesRequest, opts ...grpc.CallOption) (*PublishSignaturesResponse, error) {
+func (c *operatorServiceClient) PublishSignatures(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PublishSignaturesRequest, PublishSignaturesResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(PublishSignaturesResponse)
-	err := c.cc.Invoke(ctx, OperatorService_PublishSignatures_FullMethodName, in, out, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &OperatorService_ServiceDesc.Streams[0], OperatorService_PublishSignatures_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	return out, nil
+	x := &grpc.GenericClientStream[PublishSignaturesRequest, PublishSignaturesResponse]{ClientStream: stream}
+	return x, nil
 }
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type OperatorService_PublishSignaturesClient = grpc.ClientStreamingClient[PublishSignaturesRequest, PublishSignaturesResponse]
 
 func (c *operatorServiceClient) RequestReport(ctx context.Context, in *RequestReportRequest, opts ...grpc.CallOption) (*RequestReportResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -303,8 +307,9 @@ type OperatorServiceServer interface {
 	SetOverride(context.Context, *SetOverrideRequest) (*SetOverrideResponse, error)
 	// ExplainPolicy names for every effective setting of a clinic its layer, author, reason and expiry. Any role.
 	ExplainPolicy(context.Context, *ExplainPolicyRequest) (*ExplainPolicyResponse, error)
-	// PublishSignatures validates, signs and publishes rules and lists to the fleet. Role operator or admin.
-	PublishSignatures(context.Context, *PublishSignaturesRequest) (*PublishSignaturesResponse, error)
+	// PublishSignatures validates, signs and publishes rules and lists to the fleet: a stream, because a message is limited to
+	// 1 MiB. Pieces of one file carry the same name, in order. Role operator or admin.
+	PublishSignatures(grpc.ClientStreamingServer[PublishSignaturesRequest, PublishSignaturesResponse]) error
 	// RequestReport queues the report of one clinic and month. Any role but auditor.
 	RequestReport(context.Context, *RequestReportRequest) (*RequestReportResponse, error)
 	// ListReports returns what was rendered. Any role.
@@ -361,8 +366,8 @@ func (UnimplementedOperatorServiceServer) SetOverride(context.Context, *SetOverr
 func (UnimplementedOperatorServiceServer) ExplainPolicy(context.Context, *ExplainPolicyRequest) (*ExplainPolicyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ExplainPolicy not implemented")
 }
-func (UnimplementedOperatorServiceServer) PublishSignatures(context.Context, *PublishSignaturesRequest) (*PublishSignaturesResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method PublishSignatures not implemented")
+func (UnimplementedOperatorServiceServer) PublishSignatures(grpc.ClientStreamingServer[PublishSignaturesRequest, PublishSignaturesResponse]) error {
+	return status.Error(codes.Unimplemented, "method PublishSignatures not implemented")
 }
 func (UnimplementedOperatorServiceServer) RequestReport(context.Context, *RequestReportRequest) (*RequestReportResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RequestReport not implemented")
@@ -616,23 +621,12 @@ func _OperatorService_ExplainPolicy_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
-func _OperatorService_PublishSignatures_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(PublishSignaturesRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(OperatorServiceServer).PublishSignatures(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: OperatorService_PublishSignatures_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(OperatorServiceServer).PublishSignatures(ctx, req.(*PublishSignaturesRequest))
-	}
-	return interceptor(ctx, in, info, handler)
+func _OperatorService_PublishSignatures_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(OperatorServiceServer).PublishSignatures(&grpc.GenericServerStream[PublishSignaturesRequest, PublishSignaturesResponse]{ServerStream: stream})
 }
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type OperatorService_PublishSignaturesServer = grpc.ClientStreamingServer[PublishSignaturesRequest, PublishSignaturesResponse]
 
 func _OperatorService_RequestReport_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RequestReportRequest)
@@ -780,10 +774,6 @@ var OperatorService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _OperatorService_ExplainPolicy_Handler,
 		},
 		{
-			MethodName: "PublishSignatures",
-			Handler:    _OperatorService_PublishSignatures_Handler,
-		},
-		{
 			MethodName: "RequestReport",
 			Handler:    _OperatorService_RequestReport_Handler,
 		},
@@ -804,6 +794,12 @@ var OperatorService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _OperatorService_ListInfected_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "PublishSignatures",
+			Handler:       _OperatorService_PublishSignatures_Handler,
+			ClientStreams: true,
+		},
+	},
 	Metadata: "kadomori/operator/v1/operator.proto",
 }

@@ -2,19 +2,27 @@
 -- The first schema. Every clinic table starts its keys with clinic_id and has row-level security, forced for the owner too.
 -- A transaction states its rights with set_config('kadomori.clinics', '{1,2}', true); without it, no row is seen.
 
--- Roles. kadomori_app: the control plane's pool. kadomori_ingest: writes events (COPY needs BYPASSRLS).
--- kadomori_reporter: reads report_* views, freezes reports.
+-- Roles. kadomori_app: the control plane's pool; NOINHERIT, so that it has the rights of kadomori_fleet only after SET LOCAL ROLE.
+-- kadomori_fleet: sees every clinic, can't log in; entered by postgres.DB.Fleet alone, which names and audits the actor.
+-- kadomori_ingest: writes events (COPY needs BYPASSRLS). kadomori_reporter: reads report_* views, freezes reports.
+-- Where roles are made by a database administrator beforehand, these statements find them and do nothing.
 -- +goose StatementBegin
 DO $$
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'kadomori_app') THEN
-    CREATE ROLE kadomori_app LOGIN NOSUPERUSER NOBYPASSRLS;
+    CREATE ROLE kadomori_app LOGIN NOSUPERUSER NOBYPASSRLS NOINHERIT;
+  END IF;
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'kadomori_fleet') THEN
+    CREATE ROLE kadomori_fleet NOLOGIN NOSUPERUSER NOBYPASSRLS;
   END IF;
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'kadomori_ingest') THEN
     CREATE ROLE kadomori_ingest LOGIN NOSUPERUSER BYPASSRLS;
   END IF;
   IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'kadomori_reporter') THEN
     CREATE ROLE kadomori_reporter LOGIN NOSUPERUSER NOBYPASSRLS;
+  END IF;
+  IF NOT pg_has_role('kadomori_app', 'kadomori_fleet', 'MEMBER') THEN
+    GRANT kadomori_fleet TO kadomori_app;
   END IF;
 END $$;
 -- +goose StatementEnd
@@ -173,11 +181,44 @@ CREATE TABLE event (
   zone         text NOT NULL DEFAULT '',
   detail       jsonb NOT NULL DEFAULT '{}'
 ) PARTITION BY RANGE (t);
+-- Absurd clocks land here; a row in it is an alarm.
 CREATE TABLE event_default PARTITION OF event DEFAULT;
+ALTER TABLE event_default ENABLE ROW LEVEL SECURITY;
+ALTER TABLE event_default FORCE ROW LEVEL SECURITY;
 CREATE INDEX event_clinic_t ON event (clinic_id, t);
 CREATE INDEX event_clinic_kind_t ON event (clinic_id, kind, t) WHERE kind IN ('alert','detection','block','unprotected');
 CREATE INDEX event_rule_t ON event (rule, t) WHERE kind IN ('alert','detection');
 CREATE INDEX event_t ON event USING brin (t);
+
+-- Makes the monthly partitions (UTC) from the month of p_from on; returns how many were missing. Nobody is granted anything on a
+-- partition: a grant there goes round the parent's policy. Rows of the month that already lie in event_default move.
+-- +goose StatementBegin
+CREATE FUNCTION event_make_partitions(p_from timestamptz, p_months int) RETURNS int
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+  lo timestamptz; hi timestamptz; name text; made int := 0;
+BEGIN
+  IF p_months NOT BETWEEN 1 AND 240 THEN
+    RAISE EXCEPTION 'event_make_partitions: % months is outside 1 to 240', p_months;
+  END IF;
+  PERFORM pg_advisory_xact_lock(hashtext('event_make_partitions'));
+  FOR i IN 0 .. p_months - 1 LOOP
+    lo := (date_trunc('month', p_from AT TIME ZONE 'UTC') + make_interval(months => i)) AT TIME ZONE 'UTC';
+    hi := (date_trunc('month', p_from AT TIME ZONE 'UTC') + make_interval(months => i + 1)) AT TIME ZONE 'UTC';
+    name := 'event_' || to_char(lo AT TIME ZONE 'UTC', 'YYYY_MM');
+    CONTINUE WHEN to_regclass('public.' || quote_ident(name)) IS NOT NULL;
+    EXECUTE format('CREATE TABLE public.%I (LIKE public.event INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', name);
+    EXECUTE format('WITH moved AS (DELETE FROM public.event_default WHERE t >= %L AND t < %L RETURNING *)
+                    INSERT INTO public.%I SELECT * FROM moved', lo, hi, name);
+    EXECUTE format('ALTER TABLE public.%I ENABLE ROW LEVEL SECURITY', name);
+    EXECUTE format('ALTER TABLE public.%I FORCE ROW LEVEL SECURITY', name);
+    EXECUTE format('ALTER TABLE public.event ATTACH PARTITION public.%I FOR VALUES FROM (%L) TO (%L)', name, lo, hi);
+    made := made + 1;
+  END LOOP;
+  RETURN made;
+END $$;
+-- +goose StatementEnd
+REVOKE ALL ON FUNCTION event_make_partitions FROM PUBLIC;
 
 CREATE TABLE event_ledger (
   clinic_id    int NOT NULL REFERENCES clinic,
@@ -194,6 +235,8 @@ CREATE TABLE event_ledger (
 -- What ingest could not take, for people to look at.
 CREATE TABLE dead_letter (
   dead_letter_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  clinic_id    int, -- of the subject; NULL when the subject names none
+  appliance_id int,
   subject     text NOT NULL,
   reason      text NOT NULL,
   body        bytea NOT NULL, -- at most 64 KiB of it
@@ -260,8 +303,10 @@ CREATE TABLE report (
   UNIQUE (clinic_id, month, revision)
 );
 
+-- Chained: the trigger gives each row its number (without holes) and hash = SHA-256(prev_hash || audit_text(row)). INSERT names
+-- neither audit_id nor the hashes. Writers wait for each other until commit: insert the audit row last in a transaction.
 CREATE TABLE audit_log (
-  audit_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  audit_id  bigint PRIMARY KEY,
   t         timestamptz NOT NULL DEFAULT now(),
   actor     text NOT NULL, -- operator name, "appliance:7", "system"
   action    text NOT NULL, -- clinic.create, claim.use, ...
@@ -269,9 +314,38 @@ CREATE TABLE audit_log (
   clinic_id int,
   reason    text NOT NULL DEFAULT '',
   detail    jsonb NOT NULL DEFAULT '{}',
-  prev_hash bytea NOT NULL,
+  prev_hash bytea NOT NULL, -- of row audit_id - 1; 32 zero bytes for the first
   hash      bytea NOT NULL
 );
+CREATE INDEX ON audit_log (clinic_id, t);
+
+CREATE TABLE audit_head (
+  one      boolean PRIMARY KEY DEFAULT true CHECK (one),
+  audit_id bigint NOT NULL,
+  hash     bytea NOT NULL
+);
+INSERT INTO audit_head (audit_id, hash) VALUES (0, decode(repeat('00', 32), 'hex'));
+
+-- The bytes that are hashed: a JSON array as PostgreSQL prints jsonb, which is canonical.
+-- +goose StatementBegin
+CREATE FUNCTION audit_text(a audit_log) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT jsonb_build_array(a.audit_id, to_char(a.t AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), a.actor, a.action, a.target,
+                           a.clinic_id, a.reason, a.detail)::text
+$$;
+CREATE FUNCTION audit_chain() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+  SELECT h.audit_id + 1, h.hash INTO NEW.audit_id, NEW.prev_hash FROM public.audit_head h FOR UPDATE;
+  NEW.hash := sha256(NEW.prev_hash || convert_to(public.audit_text(NEW), 'UTF8'));
+  UPDATE public.audit_head SET audit_id = NEW.audit_id, hash = NEW.hash;
+  RETURN NEW;
+END $$;
+CREATE FUNCTION audit_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION 'audit_log is append-only';
+END $$;
+-- +goose StatementEnd
+CREATE TRIGGER audit_chain BEFORE INSERT ON audit_log FOR EACH ROW EXECUTE FUNCTION audit_chain();
+CREATE TRIGGER audit_refuse BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse();
 
 CREATE TABLE setting (
   name  text PRIMARY KEY, -- msp.name, msp.phone, msp.hours, ...
@@ -284,21 +358,18 @@ DO $$
 DECLARE t text;
 BEGIN
   FOREACH t IN ARRAY ARRAY['clinic','policy_override','appliance','claim','certificate','event','event_ledger','device',
-                           'traffic_hourly','coverage_hourly','report'] LOOP
+                           'dead_letter','traffic_hourly','coverage_hourly','report','bundle','audit_log'] LOOP
     EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', t);
     EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', t);
+    EXECUTE format('CREATE POLICY fleet ON %I TO kadomori_fleet USING (true) WITH CHECK (true)', t);
     EXECUTE format($p$CREATE POLICY tenant ON %I USING (clinic_id = ANY ((SELECT kadomori_clinics())::int[]))
                       WITH CHECK (clinic_id = ANY ((SELECT kadomori_clinics())::int[]))$p$, t);
   END LOOP;
 END $$;
 -- +goose StatementEnd
--- bundle and audit_log also hold rows of the whole fleet.
-ALTER TABLE bundle ENABLE ROW LEVEL SECURITY;
-ALTER TABLE bundle FORCE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON bundle USING (clinic_id IS NULL OR clinic_id = ANY ((SELECT kadomori_clinics())::int[]));
-ALTER TABLE audit_log ENABLE ROW LEVEL SECURITY;
-ALTER TABLE audit_log FORCE ROW LEVEL SECURITY;
-CREATE POLICY tenant ON audit_log USING (clinic_id IS NULL OR clinic_id = ANY ((SELECT kadomori_clinics())::int[]));
+-- A bundle of the fleet is read by all and written by the fleet's role alone. An audit row of no clinic is written by all.
+CREATE POLICY fleet_bundle ON bundle FOR SELECT USING (clinic_id IS NULL);
+CREATE POLICY fleet_audit ON audit_log FOR INSERT WITH CHECK (clinic_id IS NULL);
 
 -- What the reporter may see. Views run with the reader's own rights on rows: the same setting decides.
 CREATE VIEW report_clinic WITH (security_barrier) AS
@@ -359,28 +430,37 @@ CREATE VIEW report_frozen WITH (security_barrier) AS
 -- +goose StatementBegin
 CREATE FUNCTION report_freeze(p_clinic int, p_month date, p_document_no text, p_verdict text, p_facts jsonb, p_html text, p_pdf bytea,
                               p_data_sha256 bytea, p_pdf_sha256 bytea, p_renderer text) RETURNS bigint
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE id bigint;
+BEGIN
+  IF p_clinic = ANY (public.kadomori_clinics()) IS NOT TRUE THEN
+    RAISE EXCEPTION 'report_freeze: clinic % is not among kadomori.clinics', p_clinic USING ERRCODE = 'insufficient_privilege';
+  END IF;
+  PERFORM pg_advisory_xact_lock(hashtext('report_freeze'), p_clinic);
   INSERT INTO public.report (clinic_id, month, revision, document_no, verdict, facts, html, pdf, data_sha256, pdf_sha256, renderer)
   SELECT p_clinic, p_month, 1 + coalesce((SELECT max(revision) FROM public.report WHERE clinic_id = p_clinic AND month = p_month), 0),
          p_document_no, p_verdict, p_facts, p_html, p_pdf, p_data_sha256, p_pdf_sha256, p_renderer
-  RETURNING report_id
-$$;
+  RETURNING report_id INTO id;
+  RETURN id;
+END $$;
 -- +goose StatementEnd
 REVOKE ALL ON FUNCTION report_freeze FROM PUBLIC;
 
-GRANT USAGE ON SCHEMA public TO kadomori_app, kadomori_ingest, kadomori_reporter;
+GRANT USAGE ON SCHEMA public TO kadomori_app, kadomori_fleet, kadomori_ingest, kadomori_reporter;
 GRANT SELECT, INSERT, UPDATE, DELETE ON operator, operator_session, plan, clinic, policy_override, appliance, claim, certificate, bundle,
-      device, setting TO kadomori_app;
-GRANT SELECT ON event, event_ledger, dead_letter, traffic_hourly, coverage_hourly, report TO kadomori_app;
-GRANT SELECT, INSERT ON audit_log TO kadomori_app;
+      device, setting TO kadomori_app, kadomori_fleet;
+GRANT SELECT ON event, event_ledger, dead_letter, traffic_hourly, coverage_hourly, report TO kadomori_app, kadomori_fleet;
+GRANT SELECT, INSERT ON audit_log TO kadomori_app, kadomori_fleet;
 GRANT SELECT, INSERT ON event TO kadomori_ingest;
 GRANT SELECT, INSERT, UPDATE ON event_ledger, device, traffic_hourly, coverage_hourly TO kadomori_ingest;
 GRANT SELECT, INSERT ON dead_letter TO kadomori_ingest;
 GRANT SELECT ON clinic TO kadomori_ingest;
 GRANT SELECT, UPDATE ON appliance TO kadomori_ingest;
 GRANT SELECT ON report_clinic, report_setting, report_finding, report_infected, report_device, report_traffic, report_coverage,
-      report_ledger, report_unprotected, report_appliance, report_frozen TO kadomori_app, kadomori_reporter;
+      report_ledger, report_unprotected, report_appliance, report_frozen TO kadomori_app, kadomori_fleet, kadomori_reporter;
 GRANT EXECUTE ON FUNCTION report_freeze TO kadomori_reporter;
+GRANT EXECUTE ON FUNCTION event_make_partitions TO kadomori_ingest;
 
 -- +goose Down
--- The first schema has nothing to go back to.
+-- The first schema has nothing to go back to: drop the database instead.
+SELECT 1;

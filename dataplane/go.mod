@@ -35,3 +35,5 @@ require (
 )
 
 replace github.com/kadomori/kadomori/proto => ../proto
+
+tool github.com/cilium/ebpf/cmd/bpf2go

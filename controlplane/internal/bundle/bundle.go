@@ -1,0 +1,223 @@
+// Package bundle signs, numbers and stores the sets of bytes that appliances take: one policy for each, signatures for all. The
+// appliance package publishes through it, the RPC server hands out what it stores. The trap: a version is given in the
+// transaction that stores the bundle, under a lock, so publishing waits for an earlier publication of the same audience.
+package bundle
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	bundlev1 "github.com/kadomori/kadomori/proto/gen/kadomori/bundle/v1"
+	"github.com/kadomori/kadomori/proto/sign"
+)
+
+// ErrNotFound: there is no such bundle for the caller.
+var ErrNotFound = errors.New("no such bundle")
+
+// Life is how long a bundle may be activated. A box that was off for a year takes a new one instead.
+const Life = 400 * 24 * time.Hour
+
+// maxCached bounds the contents kept in memory, in bytes: signatures are fetched by every box within minutes.
+const maxCached = 64 << 20
+
+// Config of New.
+type Config struct {
+	Key ed25519.PrivateKey
+	Now func() time.Time // nil: time.Now
+}
+
+// Store signs and keeps bundles. Safe for use by many goroutines.
+type Store struct {
+	key ed25519.PrivateKey
+	now func() time.Time
+
+	mu     sync.Mutex
+	cached map[[sha256.Size]byte][]byte // contents of fleet bundles
+	size   int
+}
+
+// New returns a store that signs with cfg.Key.
+func New(cfg Config) (*Store, error) {
+	if len(cfg.Key) != ed25519.PrivateKeySize {
+		return nil, errors.New("open bundle store: no signing key given")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Store{key: cfg.Key, now: cfg.Now, cached: map[[sha256.Size]byte][]byte{}}, nil
+}
+
+// PublicKey is what appliances must trust.
+func (s *Store) PublicKey() ed25519.PublicKey {
+	pub, _ := s.key.Public().(ed25519.PublicKey)
+	return pub
+}
+
+// Publication is what Publish stores.
+type Publication struct {
+	Kind      bundlev1.Kind
+	Clinic    int32 // both 0: for the fleet
+	Appliance int32
+	Content   proto.Message
+	Author    string
+	Reason    string
+}
+
+// Publish stores content as the wanted bundle of its kind and audience and returns its version. Content equal to the newest
+// bundle makes no new one (changed false). tx must be of the fleet's role.
+func (s *Store) Publish(ctx context.Context, tx pgx.Tx, p Publication) (version uint64, changed bool, err error) {
+	content, err := proto.MarshalOptions{Deterministic: true}.Marshal(p.Content)
+	if err != nil {
+		return 0, false, fmt.Errorf("encode bundle: %w", err)
+	}
+	if len(content) > sign.MaxContent {
+		return 0, false, fmt.Errorf("publish bundle: %d bytes, limit %d", len(content), sign.MaxContent)
+	}
+	kind, err := kindText(p.Kind)
+	if err != nil {
+		return 0, false, err
+	}
+	sum := sha256.Sum256(content)
+	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtext('bundle ' || $1), $2)`, kind, p.Appliance); err != nil {
+		return 0, false, fmt.Errorf("lock bundles: %w", err)
+	}
+	var last int64
+	var lastSum []byte
+	var created time.Time
+	err = tx.QueryRow(ctx, `SELECT version, sha256, created_at FROM bundle WHERE kind = $1 AND coalesce(appliance_id, 0) = $2
+		ORDER BY version DESC LIMIT 1`, kind, p.Appliance).Scan(&last, &lastSum, &created)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return 0, false, fmt.Errorf("look up newest bundle: %w", err)
+	}
+	now := s.now()
+	// The same content is signed anew when half its life has gone, so that no box meets its end.
+	if bytes.Equal(lastSum, sum[:]) && now.Before(created.Add(Life/2)) {
+		return uint64(last), false, nil
+	}
+	audience := sign.Fleet
+	var clinic, appliance *int32
+	if p.Appliance != 0 {
+		audience = sign.Audience(p.Appliance)
+		clinic, appliance = &p.Clinic, &p.Appliance
+	}
+	env, err := sign.Sign(s.key, &bundlev1.Manifest{
+		Kind: p.Kind, Version: uint64(last) + 1, Sha256: sum[:], Size: uint64(len(content)), Audience: audience,
+		Created: timestamppb.New(now), Expires: timestamppb.New(now.Add(Life)),
+	})
+	if err != nil {
+		return 0, false, fmt.Errorf("sign bundle: %w", err)
+	}
+	envelope, err := proto.MarshalOptions{Deterministic: true}.Marshal(env)
+	if err != nil {
+		return 0, false, fmt.Errorf("encode envelope: %w", err)
+	}
+	_, err = tx.Exec(ctx, `INSERT INTO bundle (clinic_id, appliance_id, kind, version, sha256, size, envelope, content, author, reason, created_at)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
+		clinic, appliance, kind, last+1, sum[:], len(content), envelope, content, p.Author, p.Reason, now)
+	if err != nil {
+		return 0, false, fmt.Errorf("store bundle: %w", err)
+	}
+	return uint64(last) + 1, true, nil
+}
+
+// Wanted returns the newest envelopes of the appliance: its policy and the fleet's signatures, those that exist.
+func (s *Store) Wanted(ctx context.Context, tx pgx.Tx, appliances []int32) (policies map[int32]*bundlev1.Envelope, signatures *bundlev1.Envelope, err error) {
+	policies = map[int32]*bundlev1.Envelope{}
+	q, err := tx.Query(ctx, `SELECT w.appliance_id, b.envelope FROM unnest($1::int[]) w(appliance_id)
+		CROSS JOIN LATERAL (SELECT envelope FROM bundle WHERE kind = 'policy' AND coalesce(appliance_id, 0) = w.appliance_id
+		ORDER BY version DESC LIMIT 1) b`, appliances)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read wanted policies: %w", err)
+	}
+	var id int32
+	var raw []byte
+	_, err = pgx.ForEachRow(q, []any{&id, &raw}, func() error {
+		env := &bundlev1.Envelope{}
+		if err := proto.Unmarshal(raw, env); err != nil {
+			return fmt.Errorf("decode envelope of appliance %d: %w", id, err)
+		}
+		policies[id] = env
+		return nil
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("read wanted policies: %w", err)
+	}
+	err = tx.QueryRow(ctx, `SELECT envelope FROM bundle WHERE kind = 'signature' AND coalesce(appliance_id, 0) = 0
+		ORDER BY version DESC LIMIT 1`).Scan(&raw)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return policies, nil, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("read wanted signatures: %w", err)
+	}
+	signatures = &bundlev1.Envelope{}
+	if err := proto.Unmarshal(raw, signatures); err != nil {
+		return nil, nil, fmt.Errorf("decode envelope of signatures: %w", err)
+	}
+	return policies, signatures, nil
+}
+
+// Tenant runs a transaction that sees the rows of some clinics; *postgres.DB is one.
+type Tenant interface {
+	As(ctx context.Context, clinics []int32, fn func(pgx.Tx) error) error
+}
+
+// Content returns the bytes of a bundle meant for the appliance or for the fleet. The caller must not change them.
+// Error: ErrNotFound.
+func (s *Store) Content(ctx context.Context, db Tenant, clinic, appliance int32, digest []byte) ([]byte, error) {
+	if len(digest) != sha256.Size {
+		return nil, fmt.Errorf("%w: digest has %d bytes, want %d", ErrNotFound, len(digest), sha256.Size)
+	}
+	key := [sha256.Size]byte(digest)
+	s.mu.Lock()
+	content, ok := s.cached[key]
+	s.mu.Unlock()
+	if ok {
+		return content, nil
+	}
+	var fleet bool
+	err := db.As(ctx, []int32{clinic}, func(tx pgx.Tx) error {
+		return tx.QueryRow(ctx, `SELECT content, appliance_id IS NULL FROM bundle WHERE sha256 = $1 AND (appliance_id IS NULL OR appliance_id = $2)
+			ORDER BY version DESC LIMIT 1`, digest, appliance).Scan(&content, &fleet)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read bundle: %w", err)
+	}
+	if fleet && len(content) <= maxCached {
+		s.mu.Lock()
+		if _, there := s.cached[key]; !there {
+			if s.size+len(content) > maxCached {
+				clear(s.cached)
+				s.size = 0
+			}
+			s.cached[key] = content
+			s.size += len(content)
+		}
+		s.mu.Unlock()
+	}
+	return content, nil
+}
+
+func kindText(k bundlev1.Kind) (string, error) {
+	switch k {
+	case bundlev1.Kind_KIND_POLICY:
+		return "policy", nil
+	case bundlev1.Kind_KIND_SIGNATURE:
+		return "signature", nil
+	case bundlev1.Kind_KIND_UNSPECIFIED:
+	}
+	return "", fmt.Errorf("publish bundle: unknown kind %v", k)
+}

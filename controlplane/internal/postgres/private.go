@@ -130,6 +130,9 @@ func (s *PrivateServer) Stop() error {
 		}
 		return fmt.Errorf("stop private postgres: %w: %s", err, out)
 	}
+	if s.socket != s.path("run") {
+		_ = os.Remove(s.socket) // the folder in the temporary directory
+	}
 	return nil
 }
 

@@ -1,0 +1,400 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/kadomori/kadomori/controlplane/internal/audit"
+	"github.com/kadomori/kadomori/controlplane/internal/bundle"
+	"github.com/kadomori/kadomori/controlplane/internal/clinic"
+	"github.com/kadomori/kadomori/controlplane/internal/policy"
+	"github.com/kadomori/kadomori/controlplane/internal/signature"
+	bundlev1 "github.com/kadomori/kadomori/proto/gen/kadomori/bundle/v1"
+	signaturev1 "github.com/kadomori/kadomori/proto/gen/kadomori/signature/v1"
+)
+
+// Config of NewPublisher.
+type Config struct {
+	DB      DB
+	Bundles *bundle.Store
+	// Protected are prefixes of the control plane's own addresses: no policy or list may block them.
+	Protected []netip.Prefix
+	Now       func() time.Time // nil: time.Now
+}
+
+// Publisher compiles, signs and publishes what appliances should run. Safe for use by many goroutines.
+type Publisher struct {
+	db     DB
+	store  *bundle.Store
+	system *policy.Layer
+	base   *policy.Layer
+	now    func() time.Time
+
+	mu     sync.Mutex
+	lists  []policy.List // of the signatures with this digest
+	digest string
+}
+
+// NewPublisher returns a publisher.
+func NewPublisher(cfg Config) (*Publisher, error) {
+	if cfg.DB == nil || cfg.Bundles == nil {
+		return nil, errors.New("open publisher: database and bundle store are needed")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	var never []string
+	for _, p := range cfg.Protected {
+		never = append(never, p.String())
+	}
+	return &Publisher{db: cfg.DB, store: cfg.Bundles, system: policy.System(never), base: policy.Default(), now: cfg.Now}, nil
+}
+
+// Scope says whose policies Compile makes.
+type Scope struct {
+	Clinics   []int32 // nil: all
+	Appliance int32   // 0: all of the clinics
+}
+
+// Compile makes the policies of the approved appliances in scope anew, stores those that differ from the newest, and returns
+// whose did. tx is of the fleet's role. Error: policy.ErrInvalid with the clinic's code, when layers contradict each other.
+func (p *Publisher) Compile(ctx context.Context, tx pgx.Tx, scope Scope, author, reason string) (changed []int32, err error) {
+	clinics, err := policy.Load(ctx, tx, scope.Clinics)
+	if err != nil {
+		return nil, err
+	}
+	lists, err := p.currentLists(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	boxes := map[int32][]int32{}
+	q, err := tx.Query(ctx, `SELECT clinic_id, appliance_id FROM appliance WHERE state = 'approved' AND ($1::int[] IS NULL OR clinic_id = ANY ($1))
+		AND ($2 = 0 OR appliance_id = $2) ORDER BY appliance_id`, scope.Clinics, scope.Appliance)
+	if err != nil {
+		return nil, fmt.Errorf("read appliances: %w", err)
+	}
+	var clinicID, id int32
+	if _, err := pgx.ForEachRow(q, []any{&clinicID, &id}, func() error {
+		boxes[clinicID] = append(boxes[clinicID], id)
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("read appliances: %w", err)
+	}
+	for _, c := range clinics {
+		settings, err := p.merge(c)
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range boxes[c.ID] {
+			pol := policy.Compile(policy.Target{Clinic: c.ID, ClinicName: c.Name, Appliance: id}, settings, lists)
+			_, differs, err := p.store.Publish(ctx, tx, bundle.Publication{
+				Kind: bundlev1.Kind_KIND_POLICY, Clinic: c.ID, Appliance: id, Content: pol, Author: author, Reason: reason,
+			})
+			if err != nil {
+				return nil, fmt.Errorf("publish policy of appliance %d: %w", id, err)
+			}
+			if differs {
+				changed = append(changed, id)
+			}
+		}
+	}
+	if len(changed) == 0 {
+		return nil, nil
+	}
+	if err := raise(ctx, tx, changed); err != nil {
+		return nil, err
+	}
+	return changed, Notify(ctx, tx, Notice{Appliances: changed})
+}
+
+func raise(ctx context.Context, tx pgx.Tx, ids []int32) error {
+	if _, err := tx.Exec(ctx, `UPDATE appliance SET revision = revision + 1 WHERE $1::int[] IS NULL OR appliance_id = ANY ($1)`, ids); err != nil {
+		return fmt.Errorf("raise revision: %w", err)
+	}
+	return nil
+}
+
+func (p *Publisher) merge(c policy.Clinic) (policy.Settings, error) {
+	s, err := policy.Merge(p.now(), p.base, c.Plan, c.Override, p.system)
+	if err != nil {
+		return nil, fmt.Errorf("clinic %s: %w", c.Code, err)
+	}
+	return s, nil
+}
+
+// currentLists returns names and kinds of the newest signature bundle's lists. They are kept by digest, so a bundle whose
+// transaction is rolled back does no harm.
+func (p *Publisher) currentLists(ctx context.Context, tx pgx.Tx) ([]policy.List, error) {
+	const newest = `FROM bundle WHERE kind = 'signature' AND coalesce(appliance_id, 0) = 0 ORDER BY version DESC LIMIT 1`
+	var digest, content []byte
+	err := tx.QueryRow(ctx, `SELECT sha256 `+newest).Scan(&digest)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look up signatures: %w", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if string(digest) == p.digest {
+		return p.lists, nil
+	}
+	if err := tx.QueryRow(ctx, `SELECT sha256, content `+newest).Scan(&digest, &content); err != nil {
+		return nil, fmt.Errorf("read signatures: %w", err)
+	}
+	s := &signaturev1.Signatures{}
+	if err := proto.Unmarshal(content, s); err != nil {
+		return nil, fmt.Errorf("decode signatures: %w", err)
+	}
+	p.lists, p.digest = listsOf(s), string(digest)
+	return p.lists, nil
+}
+
+func listsOf(s *signaturev1.Signatures) []policy.List {
+	var out []policy.List
+	for _, l := range s.GetAddresses() {
+		out = append(out, policy.List{Name: l.GetName(), Kind: signature.KindName(l.GetKind())})
+	}
+	for _, l := range s.GetDomains() {
+		out = append(out, policy.List{Name: l.GetName(), Kind: signature.KindName(l.GetKind())})
+	}
+	return out
+}
+
+// PlanChange is what ApplyPlan did or would do.
+type PlanChange struct {
+	Revision int64
+	Clinics  int    // whose effective policy changes
+	Diff     string // grouped by effect
+}
+
+var errDryRun = errors.New("dry run")
+
+// ApplyPlan validates a plan, stores it and publishes the policies of the clinics that follow it; with dryRun nothing is kept. The
+// same document again changes nothing. Errors: policy.ErrInvalid, policy.ErrConflict.
+func (p *Publisher) ApplyPlan(ctx context.Context, plan policy.Plan, dryRun bool) (PlanChange, error) {
+	var change PlanChange
+	values, err := policy.Parse([]byte(plan.Document))
+	if err != nil {
+		return change, err
+	}
+	if _, err := policy.Merge(p.now(), p.base, &policy.Layer{Name: policy.LayerPlan, Values: values}, p.system); err != nil {
+		return change, err
+	}
+	err = p.db.Fleet(ctx, plan.Author, func(tx pgx.Tx) error {
+		before, err := policy.Load(ctx, tx, nil)
+		if err != nil {
+			return err
+		}
+		stored, changed, err := policy.PutPlan(ctx, tx, plan, p.now())
+		if err != nil {
+			return err
+		}
+		change.Revision = stored.Revision
+		if !changed {
+			return nil
+		}
+		after, err := policy.Load(ctx, tx, nil)
+		if err != nil {
+			return err
+		}
+		var ids []int32
+		if change.Diff, ids, err = p.diff(before, after); err != nil {
+			return err
+		}
+		change.Clinics = len(ids)
+		if dryRun {
+			return errDryRun
+		}
+		if len(ids) > 0 {
+			if _, err := p.Compile(ctx, tx, Scope{Clinics: ids}, plan.Author, plan.Reason); err != nil {
+				return err
+			}
+		}
+		return audit.Append(ctx, tx, audit.Entry{
+			Actor: plan.Author, Action: "plan.apply", Target: "plan:" + plan.Name, Reason: plan.Reason,
+			Detail: map[string]any{"revision": change.Revision, "clinics": change.Clinics},
+		})
+	})
+	if err != nil && !errors.Is(err, errDryRun) {
+		return PlanChange{}, err
+	}
+	return change, nil
+}
+
+// diff compares the effective policies and groups the clinics by what changes for them.
+func (p *Publisher) diff(before, after []policy.Clinic) (text string, changed []int32, err error) {
+	old := map[int32]policy.Clinic{}
+	for _, c := range before {
+		old[c.ID] = c
+	}
+	groups := map[string][]string{}
+	var order []string
+	for _, c := range after {
+		b, err := p.merge(c)
+		if err != nil {
+			return "", nil, err
+		}
+		a, err := p.merge(old[c.ID])
+		if err != nil {
+			a = nil // the stored layers contradicted each other before: everything is new
+		}
+		lines := policy.Diff(a, b)
+		if len(lines) == 0 {
+			continue
+		}
+		changed = append(changed, c.ID)
+		key := strings.Join(lines, "\n")
+		if groups[key] == nil {
+			order = append(order, key)
+		}
+		groups[key] = append(groups[key], c.Code)
+	}
+	slices.SortStableFunc(order, func(a, b string) int { return len(groups[b]) - len(groups[a]) })
+	var out strings.Builder
+	for _, key := range order {
+		codes := groups[key]
+		shown := strings.Join(codes[:min(len(codes), 5)], ", ")
+		if len(codes) > 5 {
+			shown += ", ..."
+		}
+		noun := "clinics"
+		if len(codes) == 1 {
+			noun = "clinic"
+		}
+		fmt.Fprintf(&out, "%d %s (%s):\n  %s\n", len(codes), noun, shown, strings.ReplaceAll(key, "\n", "\n  "))
+	}
+	return out.String(), changed, nil
+}
+
+// SetOverride replaces a clinic's override (empty document: lifts it) and publishes. Errors: policy.ErrInvalid, clinic.ErrNotFound,
+// ErrInvalid.
+func (p *Publisher) SetOverride(ctx context.Context, actor string, id int32, document, reason string, expires time.Time) error {
+	if strings.TrimSpace(reason) == "" {
+		return fmt.Errorf("%w: a reason is needed for an override", ErrInvalid)
+	}
+	if !expires.IsZero() && !expires.After(p.now()) {
+		return fmt.Errorf("%w: the override would expire at %s, which is over", ErrInvalid, expires.Format(time.RFC3339))
+	}
+	if _, err := policy.Parse([]byte(document)); err != nil {
+		return err
+	}
+	return p.db.Fleet(ctx, actor, func(tx pgx.Tx) error {
+		if err := clinic.Require(ctx, tx, id); err != nil {
+			return err
+		}
+		if err := policy.PutOverride(ctx, tx, id, strings.TrimSpace(document), actor, reason, expires, p.now()); err != nil {
+			return err
+		}
+		changed, err := p.Compile(ctx, tx, Scope{Clinics: []int32{id}}, actor, reason)
+		if err != nil {
+			return err
+		}
+		action := "override.set"
+		if strings.TrimSpace(document) == "" {
+			action = "override.lift"
+		}
+		detail := map[string]any{"appliances": changed}
+		if !expires.IsZero() {
+			detail["expires"] = expires
+		}
+		return audit.Append(ctx, tx, audit.Entry{Actor: actor, Action: action, Target: fmt.Sprintf("clinic:%d", id), Clinic: id, Reason: reason, Detail: detail})
+	})
+}
+
+// Explain returns the effective settings of a clinic. Errors: clinic.ErrNotFound, policy.ErrInvalid.
+func (p *Publisher) Explain(ctx context.Context, tx pgx.Tx, id int32) (policy.Settings, error) {
+	clinics, err := policy.Load(ctx, tx, []int32{id})
+	if err != nil {
+		return nil, err
+	}
+	if len(clinics) == 0 {
+		return nil, fmt.Errorf("%w: %d", clinic.ErrNotFound, id)
+	}
+	return p.merge(clinics[0])
+}
+
+// PublishSignatures builds, signs and publishes signatures to the fleet, and the policies that use their lists. Equal files again
+// publish nothing. Errors: signature.ErrInvalid.
+func (p *Publisher) PublishSignatures(ctx context.Context, actor, reason string, files []signature.File) (version uint64, count signature.Count, err error) {
+	err = p.db.Fleet(ctx, actor, func(tx pgx.Tx) error {
+		never, err := p.neverBlock(ctx, tx)
+		if err != nil {
+			return err
+		}
+		var msg *signaturev1.Signatures
+		if msg, count, err = signature.Build(files, never); err != nil {
+			return err
+		}
+		var changed bool
+		version, changed, err = p.store.Publish(ctx, tx, bundle.Publication{
+			Kind: bundlev1.Kind_KIND_SIGNATURE, Content: msg, Author: actor, Reason: reason,
+		})
+		if err != nil || !changed {
+			return err
+		}
+		if _, err := p.Compile(ctx, tx, Scope{}, actor, fmt.Sprintf("lists of signatures %d", version)); err != nil {
+			return err
+		}
+		if err := raise(ctx, tx, nil); err != nil {
+			return err
+		}
+		if err := Notify(ctx, tx, Notice{}); err != nil {
+			return err
+		}
+		return audit.Append(ctx, tx, audit.Entry{
+			Actor: actor, Action: "signature.publish", Target: fmt.Sprintf("signature:%d", version), Reason: reason,
+			Detail: map[string]uint64{"rules": count.Rules, "addresses": count.Addresses, "domains": count.Domains},
+		})
+	})
+	return version, count, err
+}
+
+// neverBlock gathers what any clinic's policy protects.
+func (p *Publisher) neverBlock(ctx context.Context, tx pgx.Tx) ([]netip.Prefix, error) {
+	clinics, err := policy.Load(ctx, tx, nil)
+	if err != nil {
+		return nil, err
+	}
+	seen := map[netip.Prefix]bool{}
+	var out []netip.Prefix
+	add := func(l *policy.Layer) error {
+		if l == nil {
+			return nil
+		}
+		for path := range l.Values {
+			text, ok := strings.CutPrefix(path, "never_block.")
+			if !ok {
+				continue
+			}
+			pre, err := policy.ParsePrefix(text)
+			if err != nil {
+				return fmt.Errorf("never_block %s: %w", text, err)
+			}
+			if !seen[pre] {
+				seen[pre] = true
+				out = append(out, pre)
+			}
+		}
+		return nil
+	}
+	err = errors.Join(add(p.base), add(p.system))
+	done := map[*policy.Layer]bool{}
+	for _, c := range clinics {
+		if c.Plan != nil && !done[c.Plan] {
+			done[c.Plan] = true
+			err = errors.Join(err, add(c.Plan))
+		}
+		err = errors.Join(err, add(c.Override))
+	}
+	return out, err
+}

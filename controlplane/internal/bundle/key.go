@@ -18,8 +18,8 @@ func LoadKey(file string) (ed25519.PrivateKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read bundle key: %w", err)
 	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("read bundle key %s: mode %v lets others read it; chmod 600 it", file, info.Mode().Perm())
+	if info.Mode().Perm()&0o037 != 0 {
+		return nil, fmt.Errorf("read bundle key %s: mode %v lets others at it; chmod 600 it", file, info.Mode().Perm())
 	}
 	b, err := os.ReadFile(file)
 	if err != nil {

@@ -44,7 +44,7 @@ var ErrRequest = errors.New("bad certificate request")
 
 // Config says where the authority lives.
 type Config struct {
-	// Dir holds root.crt, root.key, issuing.crt, issuing.key (PEM, mode 0600); made when missing. root.key may be taken away
+	// Dir holds ca.crt, ca.key, issuing.crt, issuing.key (PEM, mode 0600); made when missing. ca.key may be taken away
 	// (kept offline) after the first start: it is needed again only for a new issuing key.
 	Dir string
 	// Now is the clock; nil: time.Now.
@@ -93,7 +93,7 @@ func Open(cfg Config) (*Authority, error) {
 }
 
 func (a *Authority) openRoot(dir string) error {
-	certFile, keyFile := filepath.Join(dir, "root.crt"), filepath.Join(dir, "root.key")
+	certFile, keyFile := filepath.Join(dir, "ca.crt"), filepath.Join(dir, "ca.key")
 	cert, err := readCert(certFile)
 	if err == nil {
 		a.root = cert
@@ -132,7 +132,7 @@ func (a *Authority) openIssuing(dir string) error {
 		}
 		return a.useIssuing(certFile, cert, key)
 	}
-	rootKey, rootErr := readKey(filepath.Join(dir, "root.key"))
+	rootKey, rootErr := readKey(filepath.Join(dir, "ca.key"))
 	if rootErr != nil {
 		if cert != nil && a.now().Before(cert.NotAfter) {
 			a.log.Error("issuing certificate ends soon and the root key is not here to renew it", "ends", cert.NotAfter, "err", rootErr)
@@ -145,7 +145,7 @@ func (a *Authority) openIssuing(dir string) error {
 		return fmt.Errorf("make issuing certificate: %w", rootErr)
 	}
 	if !samePublic(a.root.PublicKey, rootKey.Public()) {
-		return errors.New("root.key does not belong to root.crt")
+		return errors.New("ca.key does not belong to ca.crt")
 	}
 	if cert != nil { // rotation: a new key with a new certificate; leaves of the old one verify by the root until they end
 		keep := filepath.Join(dir, "issuing-"+cert.NotAfter.UTC().Format("20060102"))

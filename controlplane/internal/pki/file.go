@@ -30,14 +30,14 @@ func readCert(file string) (*x509.Certificate, error) {
 	return cert, nil
 }
 
-// readKey refuses a key that others may read: it would be worth nothing.
+// readKey refuses a key that others may read: it would be worth nothing. A group may: mounted secrets come with mode 0440.
 func readKey(file string) (crypto.Signer, error) {
 	info, err := os.Stat(file)
 	if err != nil {
 		return nil, fmt.Errorf("read key: %w", err)
 	}
-	if info.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("read key %s: mode %v lets others read it; chmod 600 it", file, info.Mode().Perm())
+	if info.Mode().Perm()&0o037 != 0 {
+		return nil, fmt.Errorf("read key %s: mode %v lets others at it; chmod 600 it", file, info.Mode().Perm())
 	}
 	b, err := os.ReadFile(file)
 	if err != nil {

@@ -225,12 +225,25 @@ CREATE TABLE event_ledger (
   appliance_id int NOT NULL,
   stream_id    uuid NOT NULL,
   got          int8multirange NOT NULL DEFAULT '{}',
-  declared     int8multirange NOT NULL DEFAULT '{}', -- declared lost by spool_gap events
+  declared     int8multirange NOT NULL DEFAULT '{}', -- declared lost by spool_gap events; some may still come late
+  refused      int8multirange NOT NULL DEFAULT '{}', -- came, but could not be read: see dead_letter
   first_at     timestamptz NOT NULL DEFAULT now(),
   last_at      timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (appliance_id, stream_id),
   FOREIGN KEY (clinic_id, appliance_id) REFERENCES appliance (clinic_id, appliance_id)
 );
+
+-- Every event of the stream up to this number was received, declared lost or refused: what the appliance's spool may forget.
+-- +goose StatementBegin
+CREATE FUNCTION event_through(l event_ledger) RETURNS bigint LANGUAGE sql STABLE AS $$
+  SELECT coalesce((SELECT upper(r) - 1 FROM unnest(l.got + l.declared + l.refused) r WHERE r @> 1::int8), 0)
+$$;
+-- How many rows lie in event_default, counted to 1000 at most.
+CREATE FUNCTION event_outside_partitions() RETURNS bigint LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+  SELECT count(*) FROM (SELECT FROM public.event_default LIMIT 1000) d
+$$;
+-- +goose StatementEnd
+REVOKE ALL ON FUNCTION event_outside_partitions FROM PUBLIC;
 
 -- What ingest could not take, for people to look at.
 CREATE TABLE dead_letter (
@@ -408,9 +421,10 @@ CREATE VIEW report_ledger WITH (security_barrier) AS
   SELECT clinic_id, appliance_id, stream_id, first_at, last_at,
          (SELECT coalesce(sum(upper(r) - lower(r)), 0) FROM unnest(got) r)::bigint AS received,
          (SELECT coalesce(sum(upper(r) - lower(r)), 0) FROM unnest(declared - got) r)::bigint AS lost_declared,
+         (SELECT coalesce(sum(upper(r) - lower(r)), 0) FROM unnest(refused - got) r)::bigint AS refused,
          (SELECT coalesce(sum(upper(r) - lower(r)), 0)
             FROM unnest(CASE WHEN isempty(got) THEN '{}'::int8multirange
-                             ELSE int8multirange(int8range(1, upper(got))) - got - declared END) r)::bigint AS lost_undeclared
+                             ELSE int8multirange(int8range(1, upper(got))) - got - declared - refused END) r)::bigint AS lost_undeclared
   FROM event_ledger WHERE clinic_id = ANY ((SELECT kadomori_clinics())::int[]);
 
 CREATE VIEW report_unprotected WITH (security_barrier) AS
@@ -459,7 +473,7 @@ GRANT SELECT, UPDATE ON appliance TO kadomori_ingest;
 GRANT SELECT ON report_clinic, report_setting, report_finding, report_infected, report_device, report_traffic, report_coverage,
       report_ledger, report_unprotected, report_appliance, report_frozen TO kadomori_app, kadomori_fleet, kadomori_reporter;
 GRANT EXECUTE ON FUNCTION report_freeze TO kadomori_reporter;
-GRANT EXECUTE ON FUNCTION event_make_partitions TO kadomori_ingest;
+GRANT EXECUTE ON FUNCTION event_make_partitions, event_outside_partitions TO kadomori_ingest;
 
 -- +goose Down
 -- The first schema has nothing to go back to: drop the database instead.

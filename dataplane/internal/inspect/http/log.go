@@ -1,0 +1,52 @@
+package http
+
+import (
+	"strconv"
+
+	"github.com/kadomori/kadomori/dataplane/internal/inspect"
+)
+
+// EVEType is "http".
+func (t *Tx) EVEType() string { return "http" }
+
+// AppendEVE writes the extended http object.
+func (t *Tx) AppendEVE(b []byte) []byte {
+	b = append(b, '{')
+	b = inspect.AppendField(b, "hostname", t.Host())
+	if h := t.req.find("host"); h != nil {
+		for i := len(h) - 1; i > 0; i-- {
+			if h[i] == ':' {
+				if n, err := strconv.ParseUint(string(h[i+1:]), 10, 16); err == nil {
+					b = append(inspect.AppendKey(b, "http_port"), strconv.FormatUint(n, 10)...)
+				}
+				break
+			}
+			if h[i] < '0' || h[i] > '9' {
+				break
+			}
+		}
+	}
+	b = inspect.AppendField(b, "url", t.req.at(t.rawURI))
+	b = inspect.AppendField(b, "http_user_agent", t.req.find("user-agent"))
+	b = inspect.AppendField(b, "http_content_type", contentType(t.res.find("content-type")))
+	b = inspect.AppendField(b, "http_refer", t.req.find("referer"))
+	b = inspect.AppendField(b, "http_method", t.Method())
+	b = inspect.AppendField(b, "protocol", t.req.at(t.protocol))
+	if t.status > 0 {
+		b = strconv.AppendInt(inspect.AppendKey(b, "status"), int64(t.status), 10)
+		if t.status/100 == 3 {
+			b = inspect.AppendField(b, "redirect", t.res.find("location"))
+		}
+	}
+	b = strconv.AppendUint(inspect.AppendKey(b, "length"), t.res.bodyLen, 10)
+	return append(b, '}')
+}
+
+func contentType(v []byte) []byte {
+	for i, c := range v {
+		if c == ';' || c == ' ' {
+			return v[:i]
+		}
+	}
+	return v
+}

@@ -130,6 +130,9 @@ type Packet struct {
 	Fragment    bool
 	// NoPayloadRules skips rules on Payload: true when the data is a retransmission or out of window.
 	NoPayloadRules bool
+	// StreamAdded is true when the payload, or a part of it, went into the reassembly: then rules without dsize, depth
+	// or offset look at the stream only.
+	StreamAdded bool
 
 	EtherType uint16
 	VLAN      [2]uint16 // outermost first

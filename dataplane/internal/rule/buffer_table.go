@@ -142,7 +142,7 @@ const (
 	BufIKENoncePayload           // ike.nonce_payload; both
 	BufQUICSNI                   // quic.sni; to server
 	BufQUICUserAgent             // quic.ua; to server
-	BufQUICVersion               // quic.version; both; as text: "1"
+	BufQUICVersion               // quic.version; both; the four bytes of the header
 	BufQUICCyuHash               // quic.cyu.hash; to server, many
 	BufQUICCyuString             // quic.cyu.string; to server, many
 	BufRFBName                   // rfb.name; to client

@@ -1,12 +1,5 @@
 package rule
 
-import (
-	"errors"
-	"io"
-)
-
-type ast struct{}
-
 type txSide struct {
 	open, scanned   []uint32
 	started, closed bool
@@ -20,8 +13,6 @@ type (
 func (*thresholdTable) init(int) {}
 func (*bitTable) init(int)       {}
 func (*datasetTable) init()      {}
-
-func parse(string, io.Reader, ParseOptions) ([]*Rule, []*Error) { return nil, nil }
 
 // Compile builds a Set. An error means that nothing could be built; rules it can't honour are in Set.Refused.
 func Compile(rules []*Rule, _ CompileOptions) (*Set, error) {
@@ -51,9 +42,3 @@ func (s *Set) Stats() Stats { return Stats{} }
 
 // Close frees the databases once all Matchers of the set are closed too.
 func (s *Set) Close() {}
-
-// Error prints file:line:column, keyword and reason.
-func (e *Error) Error() string { return e.Reason }
-
-// ParseClasses reads classification.config.
-func ParseClasses(string, io.Reader) (map[string]Class, error) { return nil, errors.ErrUnsupported }

@@ -1,0 +1,11 @@
+package rule
+
+type datasetOp struct{}
+
+type entropyOp struct{}
+
+func init() {
+	refuse("data sets are not kept yet", "dataset", "datarep", "filemd5", "filesha1", "filesha256")
+	refuse("no such keyword here", "entropy")
+	refuse("no country table is given", "geoip")
+}

@@ -1,0 +1,247 @@
+package rule
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// section is what a rule wants to see in one buffer.
+type section struct {
+	buf   Buffer
+	trans []transform
+	items []*item
+	at    int // offset in the rule's text, for messages
+}
+
+// itemKind is what an item does.
+type itemKind uint8
+
+const (
+	itContent itemKind = iota
+	itPCRE
+	itIsDataAt
+	itByteTest
+	itByteJump
+	itByteExtract
+	itByteMath
+	itBSize
+	itBase64
+	itAbsent
+	itDataset
+	itEntropy
+)
+
+// operand is a number, or the value of a variable made by byte_extract or byte_math.
+type operand struct {
+	val int64
+	v   int16 // number of the variable, -1 for none
+}
+
+func fixed(n int64) operand { return operand{val: n, v: -1} }
+
+// item is one step of looking at a buffer.
+type item struct {
+	kind     itemKind
+	neg      bool
+	relative bool // counts from where the item before ended
+	next     bool // the item after this one is relative to it
+	at       int
+
+	// content
+	pat                                     []byte
+	nocase                                  bool
+	raw                                     bool
+	starts, ends                            bool
+	hasOffset, hasDepth, hasDist, hasWithin bool
+	offset, depth, distance, within         operand
+	fast, fastOnly, fastChop                bool
+	fastOff, fastLen                        int
+
+	pcre   *pcreItem
+	num    *byteOp
+	size   cmpOp
+	b64    *base64Op
+	data   *datasetOp
+	elseOK bool // absent:or_else
+	entr   *entropyOp
+}
+
+// current gives the section that content goes to now, and makes it.
+func (p *parser) current() *section {
+	if p.section == nil || len(p.trans) > 0 && len(p.section.items) > 0 && p.section.buf == BufPayload {
+		p.use(BufPayload)
+	}
+	if len(p.trans) > 0 {
+		s := p.section
+		if len(s.items) > 0 {
+			p.newSection(s.buf)
+			s = p.section
+		}
+		s.trans = append(s.trans, p.trans...)
+		p.trans = nil
+		p.mergeSection()
+	}
+	return p.section
+}
+
+// use makes b the sticky buffer. A buffer with instances starts a new section each time, as it may be another instance;
+// others go on where they were.
+func (p *parser) use(b Buffer) {
+	if !b.Many() {
+		for _, s := range p.r.sections {
+			if s.buf == b && len(s.trans) == 0 {
+				p.section = s
+				return
+			}
+		}
+	}
+	p.newSection(b)
+}
+
+func (p *parser) newSection(b Buffer) {
+	p.section = &section{buf: b, at: p.at}
+	p.r.sections = append(p.r.sections, p.section)
+}
+
+// mergeSection joins a section that got transforms with an earlier one of the same buffer and transforms.
+func (p *parser) mergeSection() {
+	s := p.section
+	if s.buf.Many() {
+		return
+	}
+	for _, o := range p.r.sections {
+		if o == s || o.buf != s.buf || !sameTransforms(o.trans, s.trans) {
+			continue
+		}
+		p.r.sections = slices.DeleteFunc(p.r.sections, func(x *section) bool { return x == s })
+		p.section = o
+		return
+	}
+}
+
+func sameTransforms(a, b []transform) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i].name != b[i].name || a[i].arg != b[i].arg {
+			return false
+		}
+	}
+	return true
+}
+
+// push adds an item to the current section.
+func (p *parser) push(it *item) {
+	s := p.current()
+	it.at = p.at
+	s.items = append(s.items, it)
+}
+
+// moveLast puts the last content into the section of b: what the old-style modifiers do.
+func (p *parser) moveLast(b Buffer) error {
+	it := p.last
+	if it == nil || it.kind != itContent {
+		return errors.New("no content before it")
+	}
+	from := p.sectionOf(it)
+	if from == nil || from.buf != BufPayload {
+		return errors.New("the content before it is in a sticky buffer already")
+	}
+	for i, x := range from.items {
+		if x == it {
+			from.items = append(from.items[:i:i], from.items[i+1:]...)
+			break
+		}
+	}
+	if it.raw {
+		return errors.New("rawbytes can't be used with it")
+	}
+	stay := p.section
+	p.sectionFor(b)
+	p.section.items = append(p.section.items, it)
+	p.section = stay
+	return nil
+}
+
+// sectionFor makes the one section of b that old-style modifiers share the current one.
+func (p *parser) sectionFor(b Buffer) {
+	for _, s := range p.r.sections {
+		if s.buf == b && len(s.trans) == 0 {
+			p.section = s
+			return
+		}
+	}
+	p.newSection(b)
+}
+
+func (p *parser) sectionOf(it *item) *section {
+	for _, s := range p.r.sections {
+		for _, x := range s.items {
+			if x == it {
+				return s
+			}
+		}
+	}
+	return nil
+}
+
+// check looks at a section when the rule is read whole, and links relative items.
+func (s *section) check(p *parser) error {
+	for i, it := range s.items {
+		if it.relative && i > 0 {
+			// an item that moves nothing passes on the position of the one before
+			s.items[i-1].next = true
+		}
+		if it.kind != itContent {
+			continue
+		}
+		if it.hasDist || it.hasWithin {
+			if it.fastOnly {
+				return errors.New("fast_pattern:only with distance or within")
+			}
+		}
+		if it.starts && (it.hasOffset || it.hasDepth || it.hasDist || it.hasWithin) {
+			return errors.New("startswith can't be used with offset, depth, distance or within")
+		}
+		n := int64(len(it.pat))
+		if it.hasDepth && it.depth.v < 0 && it.depth.val < n {
+			return fmt.Errorf("depth %d is smaller than the content (%d bytes)", it.depth.val, n)
+		}
+		if it.hasWithin && it.within.v < 0 && it.within.val < n {
+			return fmt.Errorf("within %d is smaller than the content (%d bytes)", it.within.val, n)
+		}
+		if (it.hasOffset || it.hasDepth) && (it.hasDist || it.hasWithin) {
+			return errors.New("offset or depth with distance or within")
+		}
+	}
+	// Links over items that don't move the position: content A; isdataat:1,relative; content B; distance:0
+	linked := false
+	for i := len(s.items) - 1; i >= 0; i-- {
+		it := s.items[i]
+		if linked && !it.moves() {
+			it.next = true
+		}
+		if linked && it.moves() {
+			it.next = true
+			linked = false
+		}
+		if it.relative {
+			linked = true
+		}
+	}
+	return nil
+}
+
+// moves says whether the item sets the position that relative items count from.
+func (it *item) moves() bool {
+	switch it.kind {
+	case itContent, itPCRE:
+		return !it.neg
+	case itByteJump, itByteExtract:
+		return true
+	default:
+		return false
+	}
+}

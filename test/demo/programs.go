@@ -11,7 +11,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"text/template"
 	"time"
 
@@ -27,6 +30,10 @@ type programs struct {
 	state string // folder of configuration, state and logs
 	world *world
 	fail  func(error)
+
+	doomed      sync.Map // names of programs that a test ends on purpose
+	control     *exec.Cmd
+	controlDone <-chan struct{}
 }
 
 const (
@@ -100,7 +107,7 @@ func (p *programs) start(ctx context.Context, h *lab.Host, name, program string,
 	}
 	go func() {
 		<-done
-		if ctx.Err() == nil && cmd.ProcessState.ExitCode() != 0 {
+		if _, expected := p.doomed.Load(name); !expected && ctx.Err() == nil && cmd.ProcessState.ExitCode() != 0 {
 			p.fail(fmt.Errorf("%s ended (%s): %s", name, cmd.ProcessState, lastLines(path, 5)))
 		}
 	}()
@@ -122,7 +129,8 @@ func (p *programs) startControl(ctx context.Context) error {
 	if err := writeConfig(config, controlConfig, map[string]any{"Dir": p.state, "IP": mspIP}); err != nil {
 		return err
 	}
-	if _, _, err := p.start(ctx, p.world.msp, "control", "kadomori-control", "serve", "--config", config); err != nil {
+	var err error
+	if p.controlDone, p.control, err = p.start(ctx, p.world.msp, "control", "kadomori-control", "serve", "--config", config); err != nil {
 		return err
 	}
 	ready := filepath.Join(p.state, "control", "ready")
@@ -130,6 +138,51 @@ func (p *programs) startControl(ctx context.Context) error {
 		_, err := os.Stat(ready)
 		return err
 	})
+}
+
+// killControl ends the control plane and its database as a power cut would, and returns what starts them again.
+func (p *programs) killControl(ctx context.Context) (restart func() error, err error) {
+	p.doomed.Store("control", true)
+	if err := p.control.Process.Kill(); err != nil {
+		return nil, fmt.Errorf("kill the control plane: %w", err)
+	}
+	select {
+	case <-p.controlDone:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	dir := filepath.Join(p.state, "control")
+	pidFiles, err := filepath.Glob(filepath.Join(dir, "*", "data", "postmaster.pid"))
+	if err != nil || len(pidFiles) != 1 {
+		return nil, fmt.Errorf("find the database's process below %s: %v, %w", dir, pidFiles, err)
+	}
+	text, err := os.ReadFile(pidFiles[0])
+	if err != nil {
+		return nil, fmt.Errorf("find the database's process: %w", err)
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	pid, err := strconv.Atoi(first)
+	if err != nil {
+		return nil, fmt.Errorf("find the database's process: %s: %w", pidFiles[0], err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGQUIT); err != nil && !errors.Is(err, syscall.ESRCH) { // immediate shutdown
+		return nil, fmt.Errorf("stop the database: %w", err)
+	}
+	if err := until(ctx, 30*time.Second, "the database to be gone", func() error {
+		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
+			return errors.New("still there")
+		}
+		return nil
+	}); err != nil {
+		return nil, err
+	}
+	if err := os.Remove(filepath.Join(dir, "ready")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	return func() error {
+		p.doomed.Delete("control")
+		return p.startControl(ctx)
+	}, nil
 }
 
 func (p *programs) startReporter(ctx context.Context) error {

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* Membership of an address in a set of prefixes: most misses cost one line of the filter, a hit a walk down a static tree. */
+#ifndef KADOMORI_SET_H
+#define KADOMORI_SET_H
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include "maps.h"
+
+struct set {
+	void *image; /* inner map; 0: empty set */
+	__u32 slot;
+	__u32 filter, shift; /* IPv4 */
+	__u32 v6_short, v6_filter, v6_shift, v6_anchors;
+};
+
+static __always_inline struct set_line *set_line(void *image, __u32 line)
+{
+	return bpf_map_lookup_elem(image, &line);
+}
+
+/* 1 when a <= b, without a branch: a set has too many paths for the verifier otherwise. */
+static __always_inline __u32 not_above32(__u32 a, __u32 b)
+{
+	return ((__u64)a - (__u64)b - 1) >> 63;
+}
+
+/* 1 when a < b. */
+static __always_inline __u32 below64(__u64 a, __u64 b)
+{
+	return ((~a & b) | (~(a ^ b) & (a - b))) >> 63;
+}
+
+static __always_inline __u32 not_above128(__u64 ah, __u64 al, __u64 bh, __u64 bl)
+{
+	__u32 above = below64(bh, ah);
+	__u32 below = below64(ah, bh);
+	return (above ^ 1) & (below | (below64(bl, al) ^ 1));
+}
+
+static __always_inline int set_bit(void *image, __u32 first, __u32 bit)
+{
+	struct set_line *l = set_line(image, first + (bit >> 9));
+	return l && (l->d[(bit >> 6) & 7] >> (bit & 63) & 1);
+}
+
+/* Returns the list's id plus one, 0 when the address isn't in the set. */
+__noinline __u32 set_search4(__u32 slot, __u32 address)
+{
+	void *image = bpf_map_lookup_elem(&sets, &slot);
+	if (!image)
+		return 0;
+	struct set_line *head = set_line(image, 0), *levels = set_line(image, 1), *l;
+	if (!head || !levels)
+		return 0;
+	__u32 values = head->w[SET_V4_VALUES], n = head->w[SET_V4_LEVELS], at = 0;
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < SET_LEVELS_V4; i++) {
+		if (i >= n)
+			break;
+		__u32 keys = levels->w[(i * 2 + 1) & 15];
+		l = set_line(image, levels->w[(i * 2) & 15] + at);
+		if (!l)
+			return 0;
+		__u32 r = not_above32(l->w[8], address) << 3;
+		r += not_above32(l->w[(r + 4) & 15], address) << 2;
+		r += not_above32(l->w[(r + 2) & 15], address) << 1;
+		r += not_above32(l->w[(r + 1) & 15], address);
+		at = at * 16 + r;
+		if (at >= keys)
+			at = keys - 1; /* the last line of a level is filled up with the highest key */
+	}
+	l = set_line(image, values + (at >> 4));
+	return l ? l->w[at & 15] : 0;
+}
+
+__noinline __u32 set_search6(__u32 slot, __u64 high, __u64 low)
+{
+	void *image = bpf_map_lookup_elem(&sets, &slot);
+	if (!image)
+		return 0;
+	struct set_line *head = set_line(image, 0), *l;
+	if (!head)
+		return 0;
+	__u32 values = head->w[SET_V6_VALUES], n = head->w[SET_V6_LEVELS], at = 0;
+#pragma clang loop unroll(disable)
+	for (__u32 i = 0; i < SET_LEVELS_V6; i++) {
+		if (i >= n)
+			break;
+		l = set_line(image, 2 + (i >> 3));
+		if (!l)
+			return 0;
+		__u32 first = l->w[(i * 2) & 15], keys = l->w[(i * 2 + 1) & 15];
+		l = set_line(image, first + at);
+		if (!l)
+			return 0;
+		__u32 r = not_above128(l->d[4], l->d[5], high, low) << 1;
+		r += not_above128(l->d[(r * 2 + 2) & 7], l->d[(r * 2 + 3) & 7], high, low);
+		at = at * 4 + r;
+		if (at >= keys)
+			at = keys - 1;
+	}
+	l = set_line(image, values + (at >> 4));
+	return l ? l->w[at & 15] : 0;
+}
+
+static __always_inline void set_open(struct set *s, __u32 slot)
+{
+	s->slot = slot;
+	s->image = bpf_map_lookup_elem(&sets, &slot);
+	if (!s->image)
+		return;
+	struct set_line *head = set_line(s->image, 0);
+	if (!head) {
+		s->image = 0;
+		return;
+	}
+	s->filter = head->w[SET_V4_FILTER];
+	s->shift = head->w[SET_V4_SHIFT];
+	s->v6_short = head->w[SET_V6_SHORT];
+	s->v6_filter = head->w[SET_V6_FILTER];
+	s->v6_shift = head->w[SET_V6_SHIFT];
+	s->v6_anchors = head->w[SET_V6_ANCHORS];
+}
+
+static __always_inline __u32 set_hash(__u64 prefix, __u32 shift)
+{
+	return prefix * 0x9e3779b97f4a7c15ULL >> (shift & 63);
+}
+
+/* Returns the list's id plus one, 0 when the address isn't in the set. */
+static __always_inline __u32 set_find(const struct set *s, const union address *a)
+{
+	if (!s->image)
+		return 0;
+	if (a->d[0] == 0 && a->w[2] == bpf_htonl(0xffff)) {
+		__u32 v4 = bpf_ntohl(a->w[3]);
+		if (!s->filter || !set_bit(s->image, s->filter, v4 >> (s->shift & 31)))
+			return 0;
+		return set_search4(s->slot, v4);
+	}
+	if (!s->v6_short)
+		return 0;
+	__u64 high = bpf_be64_to_cpu(a->d[0]), low = bpf_be64_to_cpu(a->d[1]);
+	int maybe = set_bit(s->image, s->v6_short, high >> 48);
+	if (!maybe && s->v6_filter) {
+		if (s->v6_anchors & ANCHOR_48)
+			maybe = set_bit(s->image, s->v6_filter, set_hash(high >> 16, s->v6_shift));
+		if (!maybe && s->v6_anchors & ANCHOR_32)
+			maybe = set_bit(s->image, s->v6_filter, set_hash(high >> 32, s->v6_shift));
+	}
+	return maybe ? set_search6(s->slot, high, low) : 0;
+}
+
+#endif

@@ -1,0 +1,124 @@
+package xdp
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// The causes of unprotected time.
+const (
+	CauseStarting = "agent starting" // the wire was opened and no packet loop runs yet
+	CauseStopped  = "agent stopped"  // in order: shutdown or update
+	CauseDied     = "agent died"
+	CauseLate     = "packet loop late" // hung, stopped, or the box overloaded
+	CauseBypass   = "bypass"           // by hand
+	CausePortGone = "port gone"
+)
+
+// UnprotectedInterval is a span of time in which traffic may have been forwarded without having been looked at.
+type UnprotectedInterval struct {
+	From, To time.Time
+	Cause    string
+}
+
+// protection follows the span that is open now, if any. The times are CLOCK_MONOTONIC.
+type protection struct {
+	mu    sync.Mutex
+	since int64 // 0: protected
+	cause string
+	total int64 // ns of closed spans
+}
+
+func (p *protection) open(at int64, cause string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.since == 0 {
+		p.since, p.cause = at, cause
+	}
+}
+
+// shut ends the open span.
+func (p *protection) shut() (since int64, cause string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	since, cause = p.since, p.cause
+	p.since, p.cause = 0, ""
+	return since, cause
+}
+
+func (p *protection) add(ns int64) {
+	p.mu.Lock()
+	p.total += ns
+	p.mu.Unlock()
+}
+
+// queueReady ends the unprotected span when a packet loop has started.
+func (w *Wire) queueReady() {
+	if since, cause := w.gap.shut(); since != 0 {
+		w.tellUnprotected(since, w.clock.now(), cause)
+	}
+}
+
+// tellUnprotected counts and hands on a span. It is called on packet loops and never waits.
+func (w *Wire) tellUnprotected(from, to int64, cause string) {
+	if to <= from {
+		return
+	}
+	w.gap.add(to - from)
+	select {
+	case w.unprotected <- UnprotectedInterval{w.clock.wall(from), w.clock.wall(to), cause}:
+	default:
+		w.lost.unprotected.Add(1)
+	}
+}
+
+// Bypass makes the program forward everything untouched, block sets included, until limit has passed (1 s..24 h) or it is
+// switched off. The kernel keeps the limit: it holds with no agent alive. The time is told as unprotected when it ends.
+func (w *Wire) Bypass(on bool, limit time.Duration) error {
+	if on && (limit < time.Second || limit > 24*time.Hour) {
+		return fmt.Errorf("bypass: limit %v is not in 1s..24h", limit)
+	}
+	if w.closed.Load() {
+		return errors.New("bypass: the wire is closed")
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := w.clock.now()
+	if !on {
+		w.endBypass(now)
+		return nil
+	}
+	if w.bypassUntil.IsZero() {
+		w.bypassSince = time.Now()
+	}
+	w.bypassUntil = time.Now().Add(limit)
+	atomic.StoreUint64(&w.control.BypassUntil, uint64(now+int64(limit)))
+	w.log.Warn("bypass on", "limit", limit)
+	return nil
+}
+
+// endBypass tells the bypassed time. w.mu is held.
+func (w *Wire) endBypass(now int64) {
+	until := int64(atomic.SwapUint64(&w.control.BypassUntil, 0))
+	if w.bypassUntil.IsZero() {
+		return
+	}
+	to := min(now, until)
+	from := to - int64(w.clock.wall(to).Sub(w.bypassSince.Round(0)))
+	w.bypassUntil, w.bypassSince = time.Time{}, time.Time{}
+	w.tellUnprotected(from, to, CauseBypass)
+	w.log.Warn("bypass off")
+}
+
+// checkPorts ends a bypass that ran out, at each sweep.
+func (w *Wire) checkPorts() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := w.clock.now()
+	if until := atomic.LoadUint64(&w.control.BypassUntil); until != 0 && now >= int64(until) {
+		w.endBypass(now)
+	}
+}

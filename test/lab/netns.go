@@ -96,7 +96,7 @@ func (l *Lab) Host(name string) (*Host, error) {
 		return nil, fmt.Errorf("add host %q: exists", name)
 	}
 	h := &Host{lab: l, name: name, ns: l.name + "-" + name}
-	if err := run("ip", "netns", "add", h.ns); err != nil {
+	if err := runIP("netns", "add", h.ns); err != nil {
 		return nil, fmt.Errorf("add host %q: %w", name, err)
 	}
 	l.hosts[name] = h
@@ -138,7 +138,7 @@ func (l *Lab) Link(a, b End, opt LinkOptions) error {
 	if opt.MTU != 0 {
 		args = append(args, "mtu", strconv.Itoa(opt.MTU))
 	}
-	if err := run("ip", args...); err != nil {
+	if err := runIP(args...); err != nil {
 		return fmt.Errorf("link %s:%s to %s:%s: %w", a.Host.name, a.Name, b.Host.name, b.Name, err)
 	}
 	for _, e := range []End{a, b} {
@@ -348,7 +348,7 @@ func (l *Lab) Close() error {
 	var errs []error
 	for _, h := range hosts {
 		endStrays(h.ns)
-		if err := run("ip", "netns", "del", h.ns); err != nil {
+		if err := runIP("netns", "del", h.ns); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -419,7 +419,7 @@ func sweep() {
 	for _, e := range spaces {
 		if dead(e.Name()) {
 			endStrays(e.Name())
-			_ = run("ip", "netns", "del", e.Name())
+			_ = runIP("netns", "del", e.Name())
 		}
 	}
 	dirs, _ := os.ReadDir(runDir)
@@ -430,10 +430,10 @@ func sweep() {
 	}
 }
 
-func run(name string, args ...string) error {
+func runIP(args ...string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	_, err := output(exec.CommandContext(ctx, name, args...), name, args)
+	_, err := output(exec.CommandContext(ctx, "ip", args...), "ip", args)
 	return err
 }
 

@@ -24,7 +24,7 @@ func TestLabLeavesNothingBehind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close() //nolint:errcheck // closed and checked below
+	defer l.Close()
 	var hosts []*Host
 	for _, n := range []string{"a", "sw", "b"} {
 		h, err := l.Host(n)

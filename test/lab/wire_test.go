@@ -238,8 +238,8 @@ func (a *agent) tell(command, answer string) agentLine {
 	return a.wait(answer)
 }
 
-// stop ends the agent in order and returns its last line.
-func (a *agent) stop() agentLine {
+// stop ends the agent in order and returns all its flow records.
+func (a *agent) stop() *agentFlows {
 	a.t.Helper()
 	a.signal(syscall.SIGTERM)
 	l := a.wait("done")
@@ -247,7 +247,7 @@ func (a *agent) stop() agentLine {
 	if code := a.cmd.ProcessState.ExitCode(); code != 0 {
 		a.t.Fatalf("the agent ended with %d: %s", code, a.err)
 	}
-	return l
+	return l.Flows
 }
 
 func (a *agent) signal(s syscall.Signal) {
@@ -364,7 +364,7 @@ func (w *wireLab) transfer(t testing.TB, size, limit int) <-chan error {
 		if err != nil {
 			return
 		}
-		defer c.Close() //nolint:errcheck // the reader counts
+		defer c.Close()
 		const chunk = 64 << 10
 		b := make([]byte, chunk)
 		tick := time.NewTicker(time.Second * chunk / time.Duration(limit))
@@ -382,7 +382,7 @@ func (w *wireLab) transfer(t testing.TB, size, limit int) <-chan error {
 	}
 	done := make(chan error, 1)
 	go func() {
-		defer conn.Close() //nolint:errcheck // read to its end
+		defer conn.Close()
 		_ = conn.SetReadDeadline(time.Now().Add(60 * time.Second))
 		n, err := io.Copy(io.Discard, conn)
 		if err == nil && n < int64(size) {

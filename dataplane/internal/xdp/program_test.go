@@ -22,16 +22,6 @@ const (
 	xdpRedirect = 4
 )
 
-// The numbers of enum outcome.
-const (
-	outHandler = iota
-	outCut
-	outStale
-	outNoSocket
-	outBypass
-	outDrop
-)
-
 func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {

@@ -29,7 +29,7 @@ import (
 func main() {
 	if err := run(os.Args[1:], os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "wirelab:", err)
-		os.Exit(1)
+		os.Exit(1) //nolint:forbidigo // this is main
 	}
 }
 
@@ -65,6 +65,9 @@ func (l *lab) print(v line) {
 }
 
 func run(args []string, in io.Reader, out io.Writer) error {
+	if len(args) > 0 && args[0] == "bench" {
+		return bench(args[1:], out)
+	}
 	var cfg xdp.Config
 	fs := flag.NewFlagSet("wirelab", flag.ContinueOnError)
 	fs.StringVar(&cfg.Ports.LAN, "lan", "", "port")

@@ -33,20 +33,20 @@ func TestEmptyConfigurationIsTheAllInOneSystem(t *testing.T) {
 func TestBadConfigurationNamesTheKey(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
-		"data_dri: /x":                                   `unknown field "data_dri"`,
-		"listen:\n  grpc: 0.0.0.0:1\n  gprc: x\n":        "[3:",
-		"data_dir: x":                                    "data_dir",
-		"listen: {grpc: localhost}":                      "listen.grpc",
-		"listen: {nats: ':99999'}":                       "listen.nats",
-		"public: {nats: 'host:1'}":                       "public.nats",
-		"database: {app_dsn_file: /x}":                   "ingest_dsn_file",
-		"nats: {ca_file: /x}":                            "need url",
-		"nats: {url: 'tls://n:4222'}":                    "public.nats",
-		"log: {level: loud}":                             "log.level",
-		"log: {format: xml}":                             "log.format",
-		"console: {names: ['a b']}":                      "console.names",
-		"never_block: [10.0.0.1/8]":                      "never_block",
-		"data_dir: x\nlog: {level: loud}":                "log.level",
+		"data_dri: /x": `unknown field "data_dri"`,
+		"listen:\n  grpc: 0.0.0.0:1\n  gprc: x\n": "[3:",
+		"data_dir: x":                     "data_dir",
+		"listen: {grpc: localhost}":       "listen.grpc",
+		"listen: {nats: ':99999'}":        "listen.nats",
+		"public: {nats: 'host:1'}":        "public.nats",
+		"database: {app_dsn_file: /x}":    "ingest_dsn_file",
+		"nats: {ca_file: /x}":             "need url",
+		"nats: {url: 'tls://n:4222'}":     "public.nats",
+		"log: {level: loud}":              "log.level",
+		"log: {format: xml}":              "log.format",
+		"console: {names: ['a b']}":       "console.names",
+		"never_block: [10.0.0.1/8]":       "never_block",
+		"data_dir: x\nlog: {level: loud}": "log.level",
 	} {
 		if _, err := load(t, text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error %v, want %s", text, err, want)

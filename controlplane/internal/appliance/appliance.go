@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -38,6 +39,9 @@ const (
 
 // OnlineWithin is how old the last sign of life of a connected appliance may be; the RPC server renews it each minute.
 const OnlineWithin = 150 * time.Second
+
+// DriftMark begins a report's Refused when the wanted version runs with a content that is not the wanted one.
+const DriftMark = "drifted: "
 
 // DB runs transactions; *postgres.DB is one.
 type DB interface {
@@ -102,6 +106,9 @@ func intent(a Appliance, pol, sig, wantPol, wantSig int64, refused string) (stat
 		return "", ""
 	}
 	differ := func(kind string, has, want int64) string { return fmt.Sprintf("%s %d, wanted %d", kind, has, want) }
+	if rest, ok := strings.CutPrefix(refused, DriftMark); ok {
+		return "drifted", rest
+	}
 	if refused != "" {
 		return "refused", refused
 	}

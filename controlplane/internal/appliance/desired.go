@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -60,7 +61,7 @@ type Report struct {
 func StoreReport(ctx context.Context, tx pgx.Tx, id int32, r Report, now time.Time) error {
 	_, err := tx.Exec(ctx, `UPDATE appliance SET last_seen = $2, version = $3, wire_mode = $4, policy_version = $5, signature_version = $6,
 		refused = $7, clock_offset_ms = $8 WHERE appliance_id = $1`,
-		id, now, clip(r.Version, 64), clip(r.WireMode, 32), int64(r.PolicyVersion), int64(r.SignatureVersion), clip(r.Refused, 500), r.ClockOffset.Milliseconds())
+		id, now, clip(r.Version, 64), clip(r.WireMode, 32), int64(r.PolicyVersion), int64(r.SignatureVersion), clip(strings.TrimSuffix(r.Refused, "; "), 500), r.ClockOffset.Milliseconds())
 	if err != nil {
 		return fmt.Errorf("store report of appliance: %w", err)
 	}
@@ -89,8 +90,8 @@ const maxStreams = 8
 
 // ReadCommitted returns the newest streams of an appliance. tx sees its clinic.
 func ReadCommitted(ctx context.Context, tx pgx.Tx, id int32) ([]Committed, error) {
-	q, err := tx.Query(ctx, `SELECT stream_id, coalesce((SELECT upper(r) - 1 FROM unnest(got + declared) r WHERE r @> 1::bigint), 0)
-		FROM event_ledger WHERE appliance_id = $1 ORDER BY last_at DESC LIMIT $2`, id, maxStreams)
+	q, err := tx.Query(ctx, `SELECT stream_id, coalesce(event_through(l), 0)
+		FROM event_ledger l WHERE appliance_id = $1 ORDER BY last_at DESC LIMIT $2`, id, maxStreams)
 	if err != nil {
 		return nil, fmt.Errorf("read ledger: %w", err)
 	}

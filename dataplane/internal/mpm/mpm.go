@@ -21,6 +21,7 @@ typedef struct {
 	hs_scratch_t *scratch;
 	uint32_t n;
 	uint32_t lost;
+	uint32_t base;
 	uint32_t ids[KD_IDS];
 } kd_scanner;
 
@@ -30,32 +31,34 @@ static int kd_hit(unsigned int id, unsigned long long from, unsigned long long t
 		s->lost++;
 		return 1;
 	}
-	s->ids[s->n++] = id;
+	s->ids[s->n++] = s->base + id;
 	return 0;
 }
 
-static int kd_one(kd_scanner *s, const hs_database_t *db, const void *p, size_t len) {
+static int kd_one(kd_scanner *s, const hs_database_t *db, uint32_t base, const void *p, size_t len) {
 	if (db == NULL || len == 0)
 		return 0;
+	s->base = base;
 	int rc = hs_scan(db, p, (unsigned int)len, 0, s->scratch, kd_hit, s);
 	return rc == HS_SCAN_TERMINATED ? 0 : rc;
 }
 
 // kd_scan scans one buffer. It returns 0 or an error of hs_scan.
-static int kd_scan(kd_scanner *s, const hs_database_t *db, const void *p, size_t len) {
+static int kd_scan(kd_scanner *s, const hs_database_t *db, uint32_t base, const void *p, size_t len) {
 	s->n = 0;
-	return kd_one(s, db, p, len);
+	return kd_one(s, db, base, p, len);
 }
 
 // kd_scan4 scans up to four buffers; a NULL database is skipped.
-static int kd_scan4(kd_scanner *s, const hs_database_t *d0, const void *p0, size_t l0, const hs_database_t *d1,
-                    const void *p1, size_t l1, const hs_database_t *d2, const void *p2, size_t l2,
-                    const hs_database_t *d3, const void *p3, size_t l3) {
+static int kd_scan4(kd_scanner *s, const hs_database_t *d0, uint32_t b0, const void *p0, size_t l0,
+                    const hs_database_t *d1, uint32_t b1, const void *p1, size_t l1, const hs_database_t *d2,
+                    uint32_t b2, const void *p2, size_t l2, const hs_database_t *d3, uint32_t b3, const void *p3,
+                    size_t l3) {
 	s->n = 0;
-	int rc = kd_one(s, d0, p0, l0);
-	rc |= kd_one(s, d1, p1, l1);
-	rc |= kd_one(s, d2, p2, l2);
-	return rc | kd_one(s, d3, p3, l3);
+	int rc = kd_one(s, d0, b0, p0, l0);
+	rc |= kd_one(s, d1, b1, p1, l1);
+	rc |= kd_one(s, d2, b2, p2, l2);
+	return rc | kd_one(s, d3, b3, p3, l3);
 }
 
 static kd_scanner *kd_new(void) { return calloc(1, sizeof(kd_scanner)); }
@@ -225,36 +228,37 @@ func (s *Scanner) Close() {
 // Lost is how often a scan was cut short because more than 4096 patterns matched.
 func (s *Scanner) Lost() uint64 { return uint64(s.s.lost) }
 
-// Job is one buffer to scan. A nil DB or empty Data is skipped.
+// Job is one buffer to scan. A nil DB or empty Data is skipped. Base is added to the ids found.
 type Job struct {
 	DB   *DB
+	Base uint32
 	Data []byte
 }
 
-// Scan looks for d's patterns in b and returns the ids found, each once.
-func (s *Scanner) Scan(d *DB, b []byte) []uint32 {
+// Scan looks for d's patterns in b and returns base plus the ids found, each once.
+func (s *Scanner) Scan(d *DB, base uint32, b []byte) []uint32 {
 	if len(b) == 0 {
 		return nil
 	}
-	C.kd_scan(s.s, d.db, unsafe.Pointer(unsafe.SliceData(b)), C.size_t(len(b)))
+	C.kd_scan(s.s, d.db, C.uint32_t(base), unsafe.Pointer(unsafe.SliceData(b)), C.size_t(len(b)))
 	return unsafe.Slice((*uint32)(unsafe.Pointer(&s.s.ids[0])), int(s.s.n))
 }
 
 var none [1]byte
 
-func (j *Job) args() (*C.hs_database_t, unsafe.Pointer, C.size_t) {
+func (j *Job) args() (*C.hs_database_t, C.uint32_t, unsafe.Pointer, C.size_t) {
 	if j.DB == nil || len(j.Data) == 0 {
-		return nil, unsafe.Pointer(&none), 0
+		return nil, 0, unsafe.Pointer(&none), 0
 	}
-	return j.DB.db, unsafe.Pointer(unsafe.SliceData(j.Data)), C.size_t(len(j.Data))
+	return j.DB.db, C.uint32_t(j.Base), unsafe.Pointer(unsafe.SliceData(j.Data)), C.size_t(len(j.Data))
 }
 
 // Scan4 does four scans in one call and returns the ids of all of them.
 func (s *Scanner) Scan4(j *[4]Job) []uint32 {
-	d0, p0, l0 := j[0].args()
-	d1, p1, l1 := j[1].args()
-	d2, p2, l2 := j[2].args()
-	d3, p3, l3 := j[3].args()
-	C.kd_scan4(s.s, d0, p0, l0, d1, p1, l1, d2, p2, l2, d3, p3, l3)
+	d0, b0, p0, l0 := j[0].args()
+	d1, b1, p1, l1 := j[1].args()
+	d2, b2, p2, l2 := j[2].args()
+	d3, b3, p3, l3 := j[3].args()
+	C.kd_scan4(s.s, d0, b0, p0, l0, d1, b1, p1, l1, d2, b2, p2, l2, d3, b3, p3, l3)
 	return unsafe.Slice((*uint32)(unsafe.Pointer(&s.s.ids[0])), int(s.s.n))
 }

@@ -2,6 +2,8 @@ package rule
 
 type datasetOp struct{}
 
+func (*datasetOp) match(*Matcher, []byte) bool { return false }
+
 type entropyOp struct{}
 
 func init() {

@@ -49,7 +49,7 @@ type item struct {
 	at       int
 
 	// content
-	pat                                     []byte
+	pat, low                                []byte // low: in small letters, with nocase
 	nocase                                  bool
 	raw                                     bool
 	starts, ends                            bool
@@ -194,8 +194,22 @@ func (s *section) check(p *parser) error {
 			// an item that moves nothing passes on the position of the one before
 			s.items[i-1].next = true
 		}
+		if it.kind == itBase64 && it.b64.inner != nil {
+			if len(it.b64.inner.items) == 0 {
+				return errors.New("base64_data has nothing to look for")
+			}
+			if err := it.b64.inner.check(p); err != nil {
+				return err
+			}
+		}
 		if it.kind != itContent {
 			continue
+		}
+		if it.nocase {
+			it.low = make([]byte, len(it.pat))
+			for i, c := range it.pat {
+				it.low[i] = fold[c]
+			}
 		}
 		if it.hasDist || it.hasWithin {
 			if it.fastOnly {
@@ -239,7 +253,7 @@ func (it *item) moves() bool {
 	switch it.kind {
 	case itContent, itPCRE:
 		return !it.neg
-	case itByteJump, itByteExtract:
+	case itByteJump, itByteExtract, itByteMath:
 		return true
 	default:
 		return false

@@ -54,25 +54,15 @@ type FlowState struct {
 	dropped bool
 	// counted by threshold types that track by flow
 	thresholds []flowThreshold
-	// stream rules that matched already in this direction, so that a sliding window does not match twice
-	streamDone [2][]streamMark
 }
 
-type flowInt struct {
-	id    uint32
-	value uint32
-	set   bool
-}
+type flowInt struct{ id, value uint32 }
 
 type flowThreshold struct {
 	rule  uint32
 	count uint32
+	next  uint32
 	start int64
-}
-
-type streamMark struct {
-	rule uint32
-	end  uint64
 }
 
 // FlowVar is a value that pcre captured into a flow or packet variable (EVE: metadata.flowvars).
@@ -104,29 +94,7 @@ func (f *FlowState) Reset() {
 	f.ints = f.ints[:0]
 	f.vars = f.vars[:0]
 	f.thresholds = f.thresholds[:0]
-	f.streamDone[0] = f.streamDone[0][:0]
-	f.streamDone[1] = f.streamDone[1][:0]
 	f.passed, f.dropped = false, false
-}
-
-// TxState is what the Matcher remembers about a transaction between packets. The zero value is a new transaction.
-type TxState struct {
-	set     *Set // the set the rest is about; another set starts afresh
-	side    [2]txSide
-	matched []uint32 // rules that matched this transaction
-}
-
-// Reset makes it the state of a new transaction; memory is kept.
-func (t *TxState) Reset() {
-	t.set = nil
-	for i := range t.side {
-		s := &t.side[i]
-		s.open = s.open[:0]
-		s.scanned = s.scanned[:0]
-		s.started = false
-		s.closed = false
-	}
-	t.matched = t.matched[:0]
 }
 
 // Shared is the state of rules that outlives a Set and is common to all workers: thresholds, xbits and hostbits by

@@ -15,6 +15,7 @@ type transform struct {
 	arg  string
 	expr *pcre.Expr // pcrexform
 	xor  xorSpec
+	b64  *base64Op // from_base64
 }
 
 // xorSpec is the key of xor: bytes given, or taken from the buffer.
@@ -61,7 +62,7 @@ func init() {
 		if err != nil {
 			return err
 		}
-		return p.transform(transform{name: "from_base64", arg: fmt.Sprintf("%+v", *o)})
+		return p.transform(transform{name: "from_base64", arg: fmt.Sprintf("%+v", *o), b64: o})
 	}, "from_base64")
 	add(argMay, (*parser).base64Decode, "base64_decode")
 	add(argNone, (*parser).base64Data, "base64_data")

@@ -14,10 +14,10 @@ import (
 
 // Times of the hub.
 const (
-	aliveInterval = 60 * time.Second       // how often the connected ones are noted
-	retryInterval = time.Second            // after a failed read or a lost listening connection
-	ackPause      = 300 * time.Millisecond // between two messages that say nothing but what is committed
-	readBatch     = 500                    // appliances read from the database at once
+	aliveInterval = 60 * time.Second // how often the connected ones are noted
+	retryInterval = time.Second      // after a failed read or a lost listening connection
+	ackPause      = time.Second      // between two messages that say nothing but what is committed
+	readBatch     = 500              // appliances read from the database at once
 )
 
 // hub knows the streams of this process, reads desired states for them in batches and hears the other replicas.

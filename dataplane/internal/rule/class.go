@@ -2,6 +2,7 @@ package rule
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -9,10 +10,10 @@ import (
 )
 
 // ParseClasses reads a classification.config: lines "config classification: short,description,priority". It returns
-// the classes by lower-case short name and every line that is wrong.
-func ParseClasses(name string, r io.Reader) (map[string]Class, []*Error) {
+// the classes by lower-case short name; the error joins an *Error for every line that is wrong.
+func ParseClasses(name string, r io.Reader) (map[string]Class, error) {
 	out := map[string]Class{}
-	var errs []*Error
+	var errs []error
 	sc := bufio.NewScanner(r)
 	sc.Buffer(nil, 64<<10)
 	line := 0
@@ -39,5 +40,5 @@ func ParseClasses(name string, r io.Reader) (map[string]Class, []*Error) {
 	if err := sc.Err(); err != nil {
 		errs = append(errs, &Error{File: name, Line: line + 1, Reason: "read: " + err.Error()})
 	}
-	return out, errs
+	return out, errors.Join(errs...)
 }

@@ -1,0 +1,175 @@
+package app
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/kadomori/kadomori/dataplane/internal/engine"
+	"github.com/kadomori/kadomori/dataplane/internal/eve"
+	"github.com/kadomori/kadomori/dataplane/internal/pcap"
+	"github.com/kadomori/kadomori/dataplane/internal/rule"
+	policyv1 "github.com/kadomori/kadomori/proto/gen/kadomori/policy/v1"
+)
+
+// inspectOptions are the flags of inspect.
+type inspectOptions struct {
+	rules       []string
+	pcaps       []string
+	policy      string
+	eve         string
+	vars        []string
+	classes     string
+	cache       string
+	simulateIPS bool
+	midstream   bool
+}
+
+// inspectCommand reads capture files through the same engine as the wire.
+func inspectCommand() *cobra.Command {
+	var o inspectOptions
+	c := &cobra.Command{
+		Use:   "inspect --pcap FILE [--rules FILE] [--policy FILE] [--eve FILE]",
+		Short: "Run capture files through the engine and print EVE JSON lines",
+		Long: "Runs capture files (pcap, pcapng) through the engine that judges packets on the wire and prints what it finds as\n" +
+			"EVE JSON lines with Suricata's field names. A file that is cut off is reported as far as it goes, then as an error.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runInspect(cmd, &o) },
+	}
+	f := c.Flags()
+	f.StringArrayVar(&o.rules, "rules", nil, "rule file, repeatable")
+	f.StringArrayVar(&o.pcaps, "pcap", nil, "capture file, - is standard input; repeatable")
+	f.StringVar(&o.policy, "policy", "", "policy as JSON (kadomori.policy.v1.Policy): home nets, zones, detectors")
+	f.StringVar(&o.eve, "eve", "-", "where the lines go, - is standard output")
+	f.StringArrayVar(&o.vars, "var", nil, "address or port variable of the rules, NAME=VALUE; repeatable")
+	f.StringVar(&o.classes, "classification", "", "classification.config of the rules")
+	f.StringVar(&o.cache, "cache", "", "folder that keeps compiled pattern databases")
+	f.BoolVar(&o.simulateIPS, "simulate-ips", false, "treat every zone as in mode prevent")
+	f.BoolVar(&o.midstream, "midstream", false, "look into TCP connections whose start is not in the file")
+	return c
+}
+
+func runInspect(cmd *cobra.Command, o *inspectOptions) (err error) {
+	if len(o.pcaps) == 0 {
+		return errors.New("inspect: no --pcap given")
+	}
+	cmd.SilenceUsage = true
+	out := cmd.OutOrStdout()
+	if o.eve != "-" {
+		file, err := os.Create(o.eve)
+		if err != nil {
+			return fmt.Errorf("create eve file: %w", err)
+		}
+		defer func() { err = errors.Join(err, file.Close()) }()
+		out = file
+	}
+	w := eve.NewWriter(out)
+	e, err := engine.New(engine.Config{
+		Sink: w, Offline: true, Transactions: true, Prevent: o.simulateIPS, NoMidstream: !o.midstream, FirstFlowID: 1,
+	})
+	if err != nil {
+		return err
+	}
+	if o.policy != "" {
+		if err := loadPolicy(e, o.policy); err != nil {
+			return err
+		}
+	}
+	set, err := loadRules(cmd.ErrOrStderr(), o)
+	if err != nil {
+		return err
+	}
+	if set != nil {
+		defer set.Close()
+		e.SetRules(set)
+	}
+	for i, name := range o.pcaps {
+		src := &pcap.Source{Name: name, Open: opener(cmd, name)}
+		if rerr := src.Run(cmd.Context(), e.Worker); rerr != nil {
+			err = errors.Join(err, fmt.Errorf("%w (%d packets were read)", rerr, src.Packets))
+		}
+		if i == len(o.pcaps)-1 {
+			e.Flush()
+		}
+	}
+	return errors.Join(err, w.Close())
+}
+
+func opener(cmd *cobra.Command, name string) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) {
+		if name == "-" {
+			return io.NopCloser(cmd.InOrStdin()), nil
+		}
+		return os.Open(name)
+	}
+}
+
+func loadPolicy(e *engine.Engine, name string) error {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return fmt.Errorf("read policy: %w", err)
+	}
+	var pol policyv1.Policy
+	if err := protojson.Unmarshal(b, &pol); err != nil {
+		return fmt.Errorf("read policy %s: %w", name, err)
+	}
+	p, err := engine.CompilePolicy(&pol, nil)
+	if err != nil {
+		return fmt.Errorf("policy %s: %w", name, err)
+	}
+	e.SetPolicy(p)
+	return nil
+}
+
+// loadRules reads and compiles the rule files. Rules that can't be honoured are named on stderr and left out.
+func loadRules(stderr io.Writer, o *inspectOptions) (*rule.Set, error) {
+	if len(o.rules) == 0 {
+		return nil, nil
+	}
+	var classes map[string]rule.Class
+	if o.classes != "" {
+		f, err := os.Open(o.classes)
+		if err != nil {
+			return nil, fmt.Errorf("read classification: %w", err)
+		}
+		classes, err = rule.ParseClasses(o.classes, f)
+		_ = f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("read classification: %w", err)
+		}
+	}
+	vars := map[string]string{}
+	for _, v := range o.vars {
+		name, value, ok := strings.Cut(v, "=")
+		if !ok || name == "" {
+			return nil, fmt.Errorf("--var %q: want NAME=VALUE", v)
+		}
+		vars[name] = value
+	}
+	var all []*rule.Rule
+	for _, name := range o.rules {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, fmt.Errorf("read rules: %w", err)
+		}
+		rules, errs := rule.Parse(name, f, rule.ParseOptions{Classes: classes})
+		_ = f.Close()
+		for _, e := range errs {
+			_, _ = fmt.Fprintln(stderr, e)
+		}
+		all = append(all, rules...)
+	}
+	set, err := rule.Compile(all, rule.CompileOptions{Vars: vars, CacheDir: o.cache, IPS: o.simulateIPS})
+	if err != nil {
+		return nil, fmt.Errorf("compile rules: %w", err)
+	}
+	for _, e := range set.Refused() {
+		_, _ = fmt.Fprintln(stderr, e)
+	}
+	return set, nil
+}

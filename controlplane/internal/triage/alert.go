@@ -123,8 +123,8 @@ func (c Coverage) Share() float64 {
 	return min(1, float64(c.ReportedMS)/float64(c.ExpectedMS))
 }
 
-// CoverageOf reads the coverage of the given clinics over [from, to); nil means all that the transaction may see. Hours are
-// counted whole: the hour that contains from and the running hour are included as far as they were reported.
+// CoverageOf reads the coverage of the given clinics over [from, to); nil means all that the transaction may see. The
+// hour that contains from counts by its part within the period, as if it had been reported evenly.
 func CoverageOf(ctx context.Context, tx pgx.Tx, clinics []int32, from, to time.Time) (Coverage, error) {
 	var c Coverage
 	err := tx.QueryRow(ctx, `
@@ -132,7 +132,7 @@ WITH box AS (
   SELECT appliance_id, greatest(created_at, $2) AS since FROM appliance
   WHERE state = 'approved' AND created_at < $3 AND ($1::int[] IS NULL OR clinic_id = ANY ($1))
 ), seen AS (
-  SELECT h.appliance_id, sum(h.reported_ms)::bigint AS reported, sum(h.unprotected_ms)::bigint AS unprotected, sum(h.packets_lost)::bigint AS lost
+  SELECT h.appliance_id, sum(h.reported_ms * least(1, extract(epoch FROM h.hour + interval '1 hour' - $2) / 3600))::bigint AS reported, sum(h.unprotected_ms)::bigint AS unprotected, sum(h.packets_lost)::bigint AS lost
   FROM coverage_hourly h JOIN box USING (appliance_id)
   WHERE h.hour >= date_trunc('hour', $2::timestamptz) AND h.hour < $3 AND ($1::int[] IS NULL OR h.clinic_id = ANY ($1)) GROUP BY 1
 )

@@ -159,6 +159,8 @@ func (p P) Seconds(d time.Duration) string {
 func (p P) Millis(ms int64) string {
 	d := time.Duration(ms) * time.Millisecond
 	switch {
+	case ms == 0:
+		return p.pick("0分", "0 min")
 	case d < time.Second:
 		return p.f("%dミリ秒", "%d ms", ms)
 	case d < time.Minute:

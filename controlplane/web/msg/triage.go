@@ -268,3 +268,6 @@ func (p P) KeysNote() string {
 	return p.pick("1文字のキー操作は、利用者メニューで切れます。切ったときは Alt を押しながら使えます。",
 		"Single-letter keys can be turned off in the user menu; then use them with Alt.")
 }
+
+// KeyOpenPage is the short word for opening a row's page.
+func (p P) KeyOpenPage() string { return p.pick("開く", "open") }

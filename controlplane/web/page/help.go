@@ -46,7 +46,7 @@ func otherName(s Shell) string {
 // ListKeys are the keys of a list of rows.
 func ListKeys(p msg.P, expands, news bool) KeyGroup {
 	g := KeyGroup{Title: p.KeysList(), Keys: []Key{
-		{Keys: []string{"j", "ArrowDown"}, Do: "next", Label: p.KeyNext()},
+		{Keys: []string{"j", "ArrowDown"}, Do: "next", Label: p.KeyNext(), Foot: p.KeyMove()},
 		{Keys: []string{"k", "ArrowUp"}, Do: "prev", Label: p.KeyPrev()},
 		{Keys: []string{"Home"}, Do: "first", Label: p.KeyFirst()},
 	}}
@@ -55,7 +55,7 @@ func ListKeys(p msg.P, expands, news bool) KeyGroup {
 			Key{Keys: []string{"o", "ArrowRight"}, Do: "expand", Label: p.KeyExpand()},
 			Key{Keys: []string{"ArrowLeft"}, Do: "collapse", Label: p.KeyCollapse()})
 	}
-	g.Keys = append(g.Keys, Key{Keys: []string{"Enter"}, Do: "open", Label: p.KeyEnter()})
+	g.Keys = append(g.Keys, Key{Keys: []string{"Enter"}, Do: "open", Label: p.KeyEnter(), Foot: p.KeyOpenPage()})
 	if expands || news {
 		g.Keys = append(g.Keys,
 			Key{Keys: []string{"x"}, Do: "select", Label: p.KeySelectLong()},
@@ -66,7 +66,7 @@ func ListKeys(p msg.P, expands, news bool) KeyGroup {
 		g.Keys = append(g.Keys, Key{Keys: []string{"u"}, Do: "new", Label: p.KeyNewLong()})
 	}
 	return KeyGroup{Title: g.Title, Keys: append(g.Keys,
-		Key{Keys: []string{"/"}, Do: "search", Label: p.KeySearch()},
+		Key{Keys: []string{"/"}, Do: "search", Label: p.KeySearch(), Foot: p.Search()},
 		Key{Keys: []string{"Escape"}, Do: "clear", Label: p.KeyClear()},
 		Key{Keys: []string{"?"}, Do: "help", Label: p.KeyHelp()})}
 }
@@ -81,4 +81,12 @@ func GoKeys(p msg.P) KeyGroup {
 		g.Keys = append(g.Keys, Key{Keys: []string{k.key}, Do: "go:" + k.path, Label: cmp.Or(k.label, k.path)})
 	}
 	return g
+}
+
+// Short is the first key as it is printed; moving down stands for both ways.
+func (k Key) Short() string {
+	if k.Do == "next" {
+		return "j k"
+	}
+	return Key{Keys: k.Keys[:1]}.Display()
 }

@@ -329,3 +329,9 @@ func sortAttr(on bool) templ.Attributes {
 	}
 	return nil
 }
+
+// showIndicator reports whether a recent alert's indicator says more than its addresses do.
+func showIndicator(v Panel, i int) bool {
+	a := v.Recent[i]
+	return a.Indicator != "" && a.Indicator != v.Indicator && a.Indicator != endAddr(Shell{}, a, true) && (!a.Dst.IsValid() || a.Indicator != a.Dst.String())
+}

@@ -34,6 +34,7 @@ type Clinic struct {
 	Alerts      int64 // of 24 hours
 	Passed      int64
 	Severity    int    // highest of 24 hours
+	Urgent      int64  // critical, or high and passed, of 24 hours
 	Unprotected int64  // ms, this month
 	Reported    int64  // ms, this month
 	Expected    int64  // ms, this month so far
@@ -62,11 +63,8 @@ func (c *Clinic) Need() int {
 	if c.Pending > 0 {
 		n += 300
 	}
-	if c.Severity >= 4 {
-		n += 100 * c.Severity
-		if c.Passed > 0 {
-			n += 50
-		}
+	if c.Urgent > 0 {
+		n += 50 * c.Severity
 	}
 	return n
 }
@@ -89,7 +87,8 @@ WITH box AS (
          coalesce(sum(extract(epoch FROM $2 - greatest(created_at, $3)) * 1000) FILTER (WHERE state = 'approved'), 0)::bigint AS expected
   FROM appliance GROUP BY 1
 ), ev AS (
-  SELECT clinic_id, sum(count) AS alerts, coalesce(sum(count) FILTER (WHERE action = 'passed'), 0) AS passed, max(severity) AS severity
+  SELECT clinic_id, sum(count) AS alerts, coalesce(sum(count) FILTER (WHERE action = 'passed'), 0) AS passed, max(severity) AS severity,
+         coalesce(sum(count) FILTER (WHERE severity = 5 OR severity = 4 AND action = 'passed'), 0) AS urgent
   FROM event WHERE kind IN ('alert','detection') AND t >= $2::timestamptz - interval '24 hours' AND t < $2::timestamptz + interval '1 minute' GROUP BY 1
 ), cov AS (
   SELECT clinic_id, sum(reported_ms)::bigint AS reported, sum(unprotected_ms)::bigint AS unprotected FROM coverage_hourly WHERE hour >= $3 GROUP BY 1
@@ -100,7 +99,7 @@ WITH box AS (
 )
 SELECT c.clinic_id, c.code, c.name, c.kana, c.director, p.name, o.clinic_id IS NOT NULL, coalesce(o.reason, ''), o.expires_at, c.hours, c.created_at,
        coalesce(box.boxes, 0), coalesce(box.online, 0), coalesce(box.drifted, 0), coalesce(box.pending, 0), box.last_seen,
-       coalesce(ev.alerts, 0), coalesce(ev.passed, 0), coalesce(ev.severity, 0), coalesce(cov.unprotected, 0), coalesce(cov.reported, 0),
+       coalesce(ev.alerts, 0), coalesce(ev.passed, 0), coalesce(ev.severity, 0), coalesce(ev.urgent, 0), coalesce(cov.unprotected, 0), coalesce(cov.reported, 0),
        coalesce(box.expected, 0), coalesce(rep.verdict, ''), rep.month, coalesce(dev.devices, 0)
 FROM clinic c JOIN plan p ON p.id = c.plan_id LEFT JOIN policy_override o USING (clinic_id)
 LEFT JOIN box USING (clinic_id) LEFT JOIN ev USING (clinic_id) LEFT JOIN cov USING (clinic_id) LEFT JOIN rep USING (clinic_id) LEFT JOIN dev USING (clinic_id)
@@ -113,7 +112,7 @@ ORDER BY c.code`, null(ids), now, month)
 		var c Clinic
 		var until, seen, month *time.Time
 		err := row.Scan(&c.ID, &c.Code, &c.Name, &c.Kana, &c.Director, &c.Plan, &c.Override, &c.OverrideWhy, &until, &c.Hours, &c.Created,
-			&c.Boxes, &c.Online, &c.Drifted, &c.Pending, &seen, &c.Alerts, &c.Passed, &c.Severity, &c.Unprotected, &c.Reported,
+			&c.Boxes, &c.Online, &c.Drifted, &c.Pending, &seen, &c.Alerts, &c.Passed, &c.Severity, &c.Urgent, &c.Unprotected, &c.Reported,
 			&c.Expected, &c.Report, &month, &c.Devices)
 		c.OverrideTo, c.LastSeen, c.ReportMonth = val(until), val(seen), val(month)
 		return c, err

@@ -1,0 +1,124 @@
+package web_test
+
+import (
+	"net/url"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+// TestAnalystWorksByKeyboard signs in, moves, expands, selects, filters and sees an alert arrive, without a mouse and without
+// one complaint of the browser.
+func TestAnalystWorksByKeyboard(t *testing.T) {
+	c := start(t, 6, 300)
+	ctx, problems := browser(t, 1440, 900)
+	c.signIn(t, ctx, "/triage")
+	until(t, ctx, `document.querySelector("triage-grid tr.cur") !== null && !document.querySelector(".live.wait")`)
+	cursor := `[...document.querySelectorAll("triage-grid tbody tr")].findIndex(r => r.classList.contains("cur"))`
+	if n := js[int](t, ctx, cursor); n != 0 {
+		t.Fatalf("cursor starts on row %d", n)
+	}
+
+	do(t, ctx, chromedp.KeyEvent("jjk"))
+	if n := js[int](t, ctx, cursor); n != 1 {
+		t.Errorf("after j j k the cursor is on row %d", n)
+	}
+	until(t, ctx, `document.querySelector("#panel h2").textContent === document.querySelector("tr.cur .nm").textContent`)
+	if f := js[string](t, ctx, `new URL(location).searchParams.get("focus")`); f != js[string](t, ctx, `document.querySelector("tr.cur").dataset.sig`) {
+		t.Errorf("the address does not follow the cursor: focus=%q", f)
+	}
+
+	do(t, ctx, chromedp.KeyEvent("o"))
+	until(t, ctx, `document.querySelectorAll("tr[aria-level='2']").length > 0`)
+	if js[string](t, ctx, `document.querySelector("tr.cur").getAttribute("aria-expanded")`) != "true" {
+		t.Error("o did not say that the row is expanded")
+	}
+	do(t, ctx, chromedp.KeyEvent("x"))
+	if js[bool](t, ctx, `document.querySelector("#bulk").hidden`) || js[string](t, ctx, `document.querySelector("#seln").textContent`) != "1" {
+		t.Error("x did not select the group")
+	}
+	if a, b := js[string](t, ctx, `document.querySelector("#selsub").textContent`), js[string](t, ctx, `document.querySelector("tr.cur [data-c=n]").textContent`); a != b {
+		t.Errorf("the selection counts %s alerts, the row %s", a, b)
+	}
+	do(t, ctx, chromedp.KeyEvent("\u001b"))
+	until(t, ctx, `document.querySelector("#bulk").hidden`)
+	do(t, ctx, chromedp.KeyEvent("o"))
+	until(t, ctx, `document.querySelectorAll("tr[aria-level='2']").length === 0`)
+
+	do(t, ctx, chromedp.KeyEvent("?"))
+	until(t, ctx, `document.querySelector("#keys").open`)
+	do(t, ctx, chromedp.KeyEvent("\u001b"))
+	until(t, ctx, `!document.querySelector("#keys").open`)
+
+	// An alert of a known rule patches its row in place; one of an unknown rule waits behind the counter.
+	row := `[...document.querySelectorAll("triage-grid tbody tr")].find(r => r.dataset.sig === "alert:1:2100058")`
+	before := js[string](t, ctx, row+`.querySelector("[data-c=n]").textContent`)
+	order := js[string](t, ctx, `[...document.querySelectorAll("triage-grid tbody tr")].map(r => r.id).join()`)
+	c.seed.late(t, 7, "")
+	until(t, ctx, row+`.querySelector("[data-c=n]").textContent !== "`+before+`"`)
+	c.seed.late(t, 4, "777001")
+	until(t, ctx, `!document.querySelector("#newbar").hidden && document.querySelector("#newn").textContent === "1"`)
+	if got := js[string](t, ctx, `[...document.querySelectorAll("triage-grid tbody tr")].map(r => r.id).join()`); got != order {
+		t.Error("rows moved while alerts came in")
+	}
+	do(t, ctx, chromedp.KeyEvent("u"))
+	until(t, ctx, `document.readyState === "complete" && !!document.querySelector("[data-sig='alert:1:777001']")`)
+	until(t, ctx, `!!document.querySelector("tr.cur")`)
+
+	do(t, ctx, chromedp.KeyEvent("\r"))
+	until(t, ctx, `location.search.includes("group=none") && document.readyState === "complete" && !!document.querySelector("tr.cur")`)
+	do(t, ctx, chromedp.KeyEvent("gl"))
+	until(t, ctx, `location.pathname === "/clinics" && document.readyState === "complete" && !!document.querySelector("tr.cur")`)
+	do(t, ctx, chromedp.KeyEvent("j\r"))
+	until(t, ctx, `location.pathname.startsWith("/clinics/") && document.readyState === "complete"`)
+
+	for _, p := range problems() {
+		t.Error("browser: ", p)
+	}
+	if s := c.log.String(); s != "" {
+		t.Errorf("console log: %s", s)
+	}
+}
+
+// TestLettersCanBeTurnedOff: single-letter keys are off by a setting and still work with Alt (WCAG 2.1.4).
+func TestLettersCanBeTurnedOff(t *testing.T) {
+	c := start(t, 3, 60)
+	ctx, _ := browser(t, 1440, 900)
+	c.signIn(t, ctx, "/triage")
+	until(t, ctx, `!!document.querySelector("tr.cur")`)
+	do(t, ctx, chromedp.Click(".user summary"), chromedp.Click(`button[name=keys][value=off]`))
+	until(t, ctx, `"keysOff" in document.documentElement.dataset && document.readyState === "complete" && !!document.querySelector("tr.cur")`)
+	cursor := `[...document.querySelectorAll("triage-grid tbody tr")].findIndex(r => r.classList.contains("cur"))`
+	do(t, ctx, chromedp.KeyEvent("j"))
+	if n := js[int](t, ctx, cursor); n != 0 {
+		t.Errorf("j moved the cursor to row %d although letters are off", n)
+	}
+	do(t, ctx, chromedp.KeyEvent("j", chromedp.KeyModifiers(chromedp.ModifierAlt)))
+	if n := js[int](t, ctx, cursor); n != 1 {
+		t.Errorf("Alt+j left the cursor on row %d", n)
+	}
+}
+
+// TestReportIsFramedUnderItsOwnPolicy shows the frozen page in the console, and asks for another one.
+func TestReportIsFramedUnderItsOwnPolicy(t *testing.T) {
+	c := start(t, 4, 20)
+	ctx, problems := browser(t, 1440, 900)
+	month := c.seed.now.AddDate(0, -1, 0).Format("2006-01")
+	c.signIn(t, ctx, "/reports/"+month+"/1")
+	until(t, ctx, `document.readyState === "complete" && !!document.querySelector("iframe.sheet")`)
+	if u, _ := url.Parse(js[string](t, ctx, `document.querySelector("iframe.sheet").src`)); u == nil || u.Path != "/reports/"+month+"/1/page" {
+		t.Errorf("frame shows %v", u)
+	}
+	do(t, ctx, chromedp.Click(`form.inl button`))
+	until(t, ctx, `!!document.querySelector(".notice") && document.readyState === "complete"`)
+	var jobs int
+	if err := c.seed.conn.QueryRow(t.Context(), `SELECT count(*) FROM river.river_job WHERE kind = 'report_render' AND queue = 'report' AND args = jsonb_build_object('clinic_id', 1, 'month', $1::text)`, month).Scan(&jobs); err != nil {
+		t.Fatal(err)
+	}
+	if jobs != 1 {
+		t.Errorf("%d jobs wait for the reporter", jobs)
+	}
+	for _, p := range problems() {
+		t.Error("browser: ", p)
+	}
+}

@@ -80,7 +80,7 @@ func Run(ctx context.Context, cfg Config, log hclog.Logger, ready func(Addresses
 	}
 	done := cleanup{log: log}
 	defer done.run()
-	if err := os.MkdirAll(cfg.DataDir, 0o711); err != nil { // postgres, another user, passes through
+	if err := os.MkdirAll(cfg.DataDir, 0o711); err != nil { //nolint:gosec // postgres, another user, passes through
 		return fmt.Errorf("make data directory: %w", err)
 	}
 	readyFile := filepath.Join(cfg.DataDir, ReadyFile)

@@ -21,7 +21,7 @@ import (
 	"github.com/kadomori/kadomori/proto/sign"
 )
 
-// ErrNotFound: there is no such bundle for the caller.
+// ErrNotFound says that there is no such bundle for the caller.
 var ErrNotFound = errors.New("no such bundle")
 
 // Life is how long a bundle may be activated. A box that was off for a year takes a new one instead.

@@ -35,7 +35,9 @@ func (i Identity) path() string {
 
 // ParseIdentity reads an identity URI; only the one spelling that URI writes is taken. Error: ErrIdentity.
 func ParseIdentity(u *url.URL) (Identity, error) {
-	bad := func() (Identity, error) { return Identity{}, fmt.Errorf("%w: URI %q", ErrIdentity, clip(u.String(), 120)) }
+	bad := func() (Identity, error) {
+		return Identity{}, fmt.Errorf("%w: URI %q", ErrIdentity, clip(u.String(), 120))
+	}
 	part := strings.Split(u.Path, "/")
 	if u.Scheme != "spiffe" || u.Host != trustDomain || len(part) != 5 || part[1] != "clinic" || part[3] != "appliance" {
 		return bad()

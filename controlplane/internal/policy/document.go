@@ -57,7 +57,7 @@ func (p Problems) Error() string {
 }
 
 // Is reports that Problems is ErrInvalid.
-func (p Problems) Is(target error) bool { return target == ErrInvalid } //nolint:errorlint // the sentinel itself is compared
+func (p Problems) Is(target error) bool { return target == ErrInvalid }
 
 // document is a plan or an override as it is written. A pointer or map that is nil says nothing about its setting.
 type document struct {

@@ -125,8 +125,8 @@ func TestBadDocumentsNamePathValueAndWhy(t *testing.T) {
 func TestContradictionsAreFoundAcrossLayers(t *testing.T) {
 	t.Parallel()
 	for doc, want := range map[string]string{
-		"zones: {guest: {vlans: [9]}, iot: {vlans: [9]}}":                                        "belongs to zone guest as well",
-		"home_net: [192.168.1.0/24]\nzones: {guest: {prefixes: [192.168.2.0/24]}}":               "is not inside home_net",
+		"zones: {guest: {vlans: [9]}, iot: {vlans: [9]}}":                                      "belongs to zone guest as well",
+		"home_net: [192.168.1.0/24]\nzones: {guest: {prefixes: [192.168.2.0/24]}}":             "is not inside home_net",
 		"zones: {guest: {macs: ['aa:aa:aa:aa:aa:aa']}, vendor: {macs: ['AA-AA-AA-AA-AA-AA']}}": "belongs to zone guest as well",
 	} {
 		_, err := Merge(now, Default(), layer(t, LayerPlan, doc))

@@ -118,10 +118,10 @@ func headerWords(s string) []string {
 	depth, from := 0, -1
 	for i := range len(s) {
 		c := s[i]
-		switch {
-		case c == '[':
+		switch c {
+		case '[':
 			depth++
-		case c == ']':
+		case ']':
 			depth--
 		}
 		if blank := c == ' ' || c == '\t'; blank && depth <= 0 {

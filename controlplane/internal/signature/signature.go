@@ -66,7 +66,7 @@ func (p *Problems) Error() string {
 }
 
 // Is reports that Problems is ErrInvalid.
-func (p *Problems) Is(target error) bool { return target == ErrInvalid } //nolint:errorlint // the sentinel itself is compared
+func (p *Problems) Is(target error) bool { return target == ErrInvalid }
 
 func (p *Problems) add(file string, line int, format string, args ...any) {
 	if len(p.List) >= maxReports {

@@ -20,12 +20,11 @@ func TestBuildIsTheSameWhateverTheOrder(t *testing.T) {
 		{Name: "bots.domains", Kind: "malware", Content: []byte("*.Evil.Example\nb.example.\n日本語.example\n")},
 		{Name: "classification.config", Content: []byte("config classification: trojan-activity,A Trojan,1\n")},
 	}
-	one, n, err := Build(files[:3], nil)
-	if err == nil {
+	if _, _, err := Build(files[:3], nil); err == nil {
 		t.Fatal("two lists of one name were taken")
 	}
 	files[2].Name = "evil.domains"
-	one, n, err = Build(files, nil)
+	one, n, err := Build(files, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

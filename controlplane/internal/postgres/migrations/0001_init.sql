@@ -465,6 +465,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON operator, operator_session, plan, clinic
       device, setting TO kadomori_app, kadomori_fleet;
 GRANT SELECT ON event, event_ledger, dead_letter, traffic_hourly, coverage_hourly, report TO kadomori_app, kadomori_fleet;
 GRANT SELECT, INSERT ON audit_log TO kadomori_app, kadomori_fleet;
+GRANT SELECT ON audit_head TO kadomori_fleet;
 GRANT SELECT, INSERT ON event TO kadomori_ingest;
 GRANT SELECT, INSERT, UPDATE ON event_ledger, device, traffic_hourly, coverage_hourly TO kadomori_ingest;
 GRANT SELECT, INSERT ON dead_letter TO kadomori_ingest;

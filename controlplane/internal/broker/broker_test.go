@@ -2,16 +2,10 @@ package broker_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
-	"math/big"
-	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -24,74 +18,20 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/kadomori/kadomori/controlplane/internal/broker"
+	"github.com/kadomori/kadomori/controlplane/internal/broker/brokertest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// authority is a CA made for one test.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pool *x509.CertPool
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	key := newKey(t)
-	tmpl := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, NotBefore: time.Now().Add(-time.Hour),
-		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(cert)
-	return &authority{cert: cert, key: key, pool: pool}
-}
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func (a *authority) issue(t *testing.T, name string, notAfter time.Time) tls.Certificate {
-	t.Helper()
-	key := newKey(t)
-	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
-	if err != nil {
-		t.Fatal(err)
-	}
-	tmpl := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: notAfter,
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth}, KeyUsage: x509.KeyUsageDigitalSignature,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, &key.PublicKey, a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
-
-// fleet is the test's idea of who may connect: the common name is "clinic.appliance".
+// fleet is the test's idea of who may connect.
 type fleet struct {
 	mu      sync.Mutex
 	revoked map[int32]bool
 }
 
 func (f *fleet) authorise(c *x509.Certificate) (clinic, appliance int32, err error) {
-	if _, err := fmt.Sscanf(c.Subject.CommonName, "%d.%d", &clinic, &appliance); err != nil {
-		return 0, 0, fmt.Errorf("read name %q: %w", c.Subject.CommonName, err)
+	if clinic, appliance, err = brokertest.Identify(c); err != nil {
+		return 0, 0, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -109,7 +49,7 @@ func (f *fleet) revoke(appliance int32) {
 
 type setup struct {
 	*broker.Broker
-	ca      *authority
+	ca      *brokertest.Authority
 	fleet   *fleet
 	metrics *prometheus.Registry
 	js      jetstream.JetStream
@@ -117,10 +57,10 @@ type setup struct {
 
 func startBroker(t *testing.T, change func(*broker.Config)) *setup {
 	t.Helper()
-	s := &setup{ca: newAuthority(t), fleet: &fleet{revoked: map[int32]bool{}}, metrics: prometheus.NewRegistry()}
+	s := &setup{ca: brokertest.NewAuthority(t), fleet: &fleet{revoked: map[int32]bool{}}, metrics: prometheus.NewRegistry()}
 	cfg := broker.Config{
 		Listen: "127.0.0.1:0", StoreDir: t.TempDir(), MaxBytes: 64 << 20, Authorise: s.fleet.authorise, Metrics: s.metrics,
-		TLS: &tls.Config{Certificates: []tls.Certificate{s.ca.issue(t, "server", time.Now().Add(time.Hour))}, ClientCAs: s.ca.pool},
+		TLS: &tls.Config{Certificates: []tls.Certificate{s.ca.Issue(t, "server", time.Now().Add(time.Hour))}, ClientCAs: s.ca.Pool},
 		Log: hclog.NewNullLogger(),
 	}
 	if change != nil {
@@ -161,14 +101,14 @@ type box struct {
 func (s *setup) connect(t *testing.T, clinic, appliance int32, opts ...nats.Option) (*box, error) {
 	t.Helper()
 	name := fmt.Sprintf("%d.%d", clinic, appliance)
-	return s.connectWith(t, name, s.ca.issue(t, name, time.Now().Add(time.Hour)), opts...)
+	return s.connectWith(t, name, s.ca.Issue(t, name, time.Now().Add(time.Hour)), opts...)
 }
 
 func (s *setup) connectWith(t *testing.T, name string, cert tls.Certificate, opts ...nats.Option) (*box, error) {
 	t.Helper()
 	b := &box{errs: make(chan error, 64), closed: make(chan struct{})}
 	all := append([]nats.Option{
-		nats.Secure(&tls.Config{RootCAs: s.ca.pool, Certificates: []tls.Certificate{cert}, ServerName: "localhost", MinVersion: tls.VersionTLS13}),
+		nats.Secure(&tls.Config{RootCAs: s.ca.Pool, Certificates: []tls.Certificate{cert}, ServerName: "localhost", MinVersion: tls.VersionTLS13}),
 		nats.CustomInboxPrefix("_INBOX." + name), nats.NoReconnect(),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			select {
@@ -331,13 +271,13 @@ func TestMessageIDOfAnotherApplianceDelaysButLosesNothing(t *testing.T) {
 
 func TestForeignAndMissingCertificatesFailInTLS(t *testing.T) {
 	s := startBroker(t, nil)
-	if _, err := s.connectWith(t, "1.7", newAuthority(t).issue(t, "1.7", time.Now().Add(time.Hour))); err == nil {
+	if _, err := s.connectWith(t, "1.7", brokertest.NewAuthority(t).Issue(t, "1.7", time.Now().Add(time.Hour))); err == nil {
 		t.Error("a certificate of another CA was let in")
 	}
-	if _, err := s.connectWith(t, "1.7", s.ca.issue(t, "1.7", time.Now().Add(-time.Minute))); err == nil {
+	if _, err := s.connectWith(t, "1.7", s.ca.Issue(t, "1.7", time.Now().Add(-time.Minute))); err == nil {
 		t.Error("a certificate that has run out was let in")
 	}
-	nc, err := nats.Connect("tls://"+s.Addr(), nats.RootCAs(), nats.Secure(&tls.Config{RootCAs: s.ca.pool, ServerName: "localhost", MinVersion: tls.VersionTLS13}), nats.NoReconnect())
+	nc, err := nats.Connect("tls://"+s.Addr(), nats.RootCAs(), nats.Secure(&tls.Config{RootCAs: s.ca.Pool, ServerName: "localhost", MinVersion: tls.VersionTLS13}), nats.NoReconnect())
 	if err == nil {
 		nc.Close()
 		t.Error("a connection without a certificate was let in")

@@ -16,7 +16,7 @@ var columns = []string{
 var emptyDetail = []byte("{}")
 
 // Copy writes rows into table event in the caller's transaction, whose role must go round row-level security (COPY demands it).
-func Copy(ctx context.Context, tx pgx.Tx, rows []Row) error {
+func Copy(ctx context.Context, tx pgx.Tx, rows []*Row) error {
 	n, err := tx.CopyFrom(ctx, pgx.Identifier{"event"}, columns, &copySource{rows: rows, values: make([]any, len(columns))})
 	if err != nil {
 		return fmt.Errorf("copy events: %w", err)
@@ -29,7 +29,7 @@ func Copy(ctx context.Context, tx pgx.Tx, rows []Row) error {
 
 // copySource hands one reused slice of values to pgx, which encodes it at once.
 type copySource struct {
-	rows   []Row
+	rows   []*Row
 	next   int
 	values []any
 }
@@ -42,7 +42,7 @@ func (c *copySource) Next() bool {
 func (c *copySource) Err() error { return nil }
 
 func (c *copySource) Values() ([]any, error) {
-	r := &c.rows[c.next-1]
+	r := c.rows[c.next-1]
 	v := c.values
 	v[0], v[1], v[2], v[3], v[4], v[5] = r.Clinic, r.Appliance, r.Stream, int64(r.Seq), r.T, r.Received
 	v[6], v[7], v[8], v[9], v[10] = r.Kind, r.Severity, r.Category, r.Action, r.Certainty

@@ -52,13 +52,34 @@ static __always_inline __u32 mix(__u32 h, __u32 v)
 	return h ^ h >> 15;
 }
 
-/* Tells of a drop unless the same one (reason, list, ends) was told less than an interval ago on this CPU. */
+/* 1 when this CPU may tell of one more drop in this second. */
+static __always_inline int may_sample(struct control_page *control, __u64 now)
+{
+	__u32 zero = 0;
+	struct sample_window *w = bpf_map_lookup_elem(&sample_budget, &zero);
+	if (!w)
+		return 0;
+	if (now - w->second >= 1000000000) {
+		w->second = now;
+		w->used = 0;
+	}
+	return w->used++ < control->sample_budget;
+}
+
+/*
+ * Tells of a drop unless the same one (reason, list, ends) was told less than an interval ago on this CPU,
+ * or the CPU has told of enough in this second.
+ */
 __noinline int sample_drop(struct xdp_md *xdp, struct packet *p, __u32 reason, __u32 list)
 {
 	struct control_page *control = settings();
 	if (!p || !control)
 		return 0;
 	__u64 now = bpf_ktime_get_coarse_ns();
+	if (!may_sample(control, now)) {
+		count_note(p, NOTE_SAMPLE_HELD);
+		return 0;
+	}
 	__u32 h = mix(reason, list);
 	for (int i = 0; i < 4; i++)
 		h = mix(mix(h, p->src.w[i]), p->dst.w[i]);

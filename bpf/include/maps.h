@@ -57,6 +57,20 @@ struct {
 } flows SEC(".maps");
 
 /*
+ * Bits by the hash of a flow: clear for almost all flows that aren't in `flows`, and so a packet without a verdict costs one
+ * line here instead of a key, its hash and two lines there. The agent writes through mmap, before it inserts and after it
+ * deletes, and sets max_entries.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 2048);
+	__type(key, __u32);
+	__type(value, struct set_line);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} flow_filter SEC(".maps");
+
+/*
  * Flow -> what of its counts the agent has told already; only the agent writes. It lets the next agent go on without telling
  * a byte twice. Full: cannot be, it holds keys of `flows` only.
  */
@@ -119,6 +133,15 @@ struct {
 	__type(value, struct drop_slot);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } drop_slots SEC(".maps");
+
+/* The budget of samples; the program writes, one copy a CPU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct sample_window);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} sample_budget SEC(".maps");
 
 /* struct drop_sample; the program writes, the agent reads. Full: NOTE_SAMPLE_LOST. */
 struct {

@@ -139,8 +139,8 @@ static __always_inline int parse_pppoe(struct cursor *c, struct packet *p)
 static __always_inline void map_ipv4(union address *a, __be32 v4)
 {
 	a->d[0] = 0;
-	a->w[2] = bpf_htonl(0xffff);
-	a->w[3] = v4;
+	/* One store, as the readers load: a load that spans two recent stores has to wait for both. */
+	a->d[1] = (__u64)v4 << 32 | bpf_htonl(0xffff);
 }
 
 /* RFC 791. Returns the protocol number. */

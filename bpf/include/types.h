@@ -111,6 +111,8 @@ struct control_page {
 	__u32 agent;		/* enum agent_state: how the last agent left */
 	__u32 steps;		/* STEP_* that have something to do */
 	__u64 sample_interval;	/* ns between two samples of the same drop */
+	__u32 sample_budget;	/* samples a second and CPU */
+	__u32 flow_shift;	/* 64 minus the width of the flow filter's bit number */
 };
 
 #define STEP_QUARANTINE 1U
@@ -152,6 +154,13 @@ struct drop_slot {
 };
 
 #define DROP_SLOTS 1024
+
+/* Samples of the present second on this CPU. */
+struct sample_window {
+	__u64 second;
+	__u32 used;
+	__u32 pad;
+};
 
 /*
  * A set of prefixes as one image: an array of 64-byte lines, built by the agent (package xdp, set.go) and never changed once

@@ -23,6 +23,8 @@ type edgeControlPage struct {
 	Agent          uint32
 	Steps          uint32
 	SampleInterval uint64
+	SampleBudget   uint32
+	FlowShift      uint32
 }
 
 type edgeDropKey struct {
@@ -97,6 +99,18 @@ type edgePortCounters struct {
 	Note    [14]edgeTally
 }
 
+type edgeSampleWindow struct {
+	_      structs.HostLayout
+	Second uint64
+	Used   uint32
+	Pad    uint32
+}
+
+type edgeSetLine struct {
+	_ structs.HostLayout
+	W [16]uint32
+}
+
 type edgeTally struct {
 	_       structs.HostLayout
 	Packets uint64
@@ -107,20 +121,22 @@ type edgeTally struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	edgeMapControl   = "control"
-	edgeMapCounters  = "counters"
-	edgeMapDevices   = "devices"
-	edgeMapDropSlots = "drop_slots"
-	edgeMapDrops     = "drops"
-	edgeMapEnded     = "ended"
-	edgeMapFlows     = "flows"
-	edgeMapSamples   = "samples"
-	edgeMapSets      = "sets"
-	edgeMapSockets   = "sockets"
-	edgeMapTold      = "told"
-	edgeMapUnseen    = "unseen"
-	edgeProgEdgeLan  = "edge_lan"
-	edgeProgEdgeWan  = "edge_wan"
+	edgeMapControl      = "control"
+	edgeMapCounters     = "counters"
+	edgeMapDevices      = "devices"
+	edgeMapDropSlots    = "drop_slots"
+	edgeMapDrops        = "drops"
+	edgeMapEnded        = "ended"
+	edgeMapFlowFilter   = "flow_filter"
+	edgeMapFlows        = "flows"
+	edgeMapSampleBudget = "sample_budget"
+	edgeMapSamples      = "samples"
+	edgeMapSets         = "sets"
+	edgeMapSockets      = "sockets"
+	edgeMapTold         = "told"
+	edgeMapUnseen       = "unseen"
+	edgeProgEdgeLan     = "edge_lan"
+	edgeProgEdgeWan     = "edge_wan"
 )
 
 // loadEdge returns the embedded CollectionSpec for edge.
@@ -173,18 +189,20 @@ type edgeProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type edgeMapSpecs struct {
-	Control   *ebpf.MapSpec `ebpf:"control"`
-	Counters  *ebpf.MapSpec `ebpf:"counters"`
-	Devices   *ebpf.MapSpec `ebpf:"devices"`
-	DropSlots *ebpf.MapSpec `ebpf:"drop_slots"`
-	Drops     *ebpf.MapSpec `ebpf:"drops"`
-	Ended     *ebpf.MapSpec `ebpf:"ended"`
-	Flows     *ebpf.MapSpec `ebpf:"flows"`
-	Samples   *ebpf.MapSpec `ebpf:"samples"`
-	Sets      *ebpf.MapSpec `ebpf:"sets"`
-	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
-	Told      *ebpf.MapSpec `ebpf:"told"`
-	Unseen    *ebpf.MapSpec `ebpf:"unseen"`
+	Control      *ebpf.MapSpec `ebpf:"control"`
+	Counters     *ebpf.MapSpec `ebpf:"counters"`
+	Devices      *ebpf.MapSpec `ebpf:"devices"`
+	DropSlots    *ebpf.MapSpec `ebpf:"drop_slots"`
+	Drops        *ebpf.MapSpec `ebpf:"drops"`
+	Ended        *ebpf.MapSpec `ebpf:"ended"`
+	FlowFilter   *ebpf.MapSpec `ebpf:"flow_filter"`
+	Flows        *ebpf.MapSpec `ebpf:"flows"`
+	SampleBudget *ebpf.MapSpec `ebpf:"sample_budget"`
+	Samples      *ebpf.MapSpec `ebpf:"samples"`
+	Sets         *ebpf.MapSpec `ebpf:"sets"`
+	Sockets      *ebpf.MapSpec `ebpf:"sockets"`
+	Told         *ebpf.MapSpec `ebpf:"told"`
+	Unseen       *ebpf.MapSpec `ebpf:"unseen"`
 }
 
 // edgeVariableSpecs contains global variables before they are loaded into the kernel.
@@ -213,18 +231,20 @@ func (o *edgeObjects) Close() error {
 //
 // It can be passed to loadEdgeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type edgeMaps struct {
-	Control   *ebpf.Map `ebpf:"control"`
-	Counters  *ebpf.Map `ebpf:"counters"`
-	Devices   *ebpf.Map `ebpf:"devices"`
-	DropSlots *ebpf.Map `ebpf:"drop_slots"`
-	Drops     *ebpf.Map `ebpf:"drops"`
-	Ended     *ebpf.Map `ebpf:"ended"`
-	Flows     *ebpf.Map `ebpf:"flows"`
-	Samples   *ebpf.Map `ebpf:"samples"`
-	Sets      *ebpf.Map `ebpf:"sets"`
-	Sockets   *ebpf.Map `ebpf:"sockets"`
-	Told      *ebpf.Map `ebpf:"told"`
-	Unseen    *ebpf.Map `ebpf:"unseen"`
+	Control      *ebpf.Map `ebpf:"control"`
+	Counters     *ebpf.Map `ebpf:"counters"`
+	Devices      *ebpf.Map `ebpf:"devices"`
+	DropSlots    *ebpf.Map `ebpf:"drop_slots"`
+	Drops        *ebpf.Map `ebpf:"drops"`
+	Ended        *ebpf.Map `ebpf:"ended"`
+	FlowFilter   *ebpf.Map `ebpf:"flow_filter"`
+	Flows        *ebpf.Map `ebpf:"flows"`
+	SampleBudget *ebpf.Map `ebpf:"sample_budget"`
+	Samples      *ebpf.Map `ebpf:"samples"`
+	Sets         *ebpf.Map `ebpf:"sets"`
+	Sockets      *ebpf.Map `ebpf:"sockets"`
+	Told         *ebpf.Map `ebpf:"told"`
+	Unseen       *ebpf.Map `ebpf:"unseen"`
 }
 
 func (m *edgeMaps) Close() error {
@@ -235,7 +255,9 @@ func (m *edgeMaps) Close() error {
 		m.DropSlots,
 		m.Drops,
 		m.Ended,
+		m.FlowFilter,
 		m.Flows,
+		m.SampleBudget,
 		m.Samples,
 		m.Sets,
 		m.Sockets,

@@ -36,13 +36,14 @@ type flowTable struct {
 	told   *ebpf.Map
 	unseen *ebpf.Map
 	drops  *ebpf.Map
+	filter *flowFilter
 
 	count atomic.Int64 // entries at the last sweep
 
 	mu      sync.Mutex
 	evicted []evictedFlow // taken out by install to make place for another verdict; told at the next sweep
 
-	// Owned by the sweep.
+	sweepMu sync.Mutex // guards what is below; taken before mu
 	memory  map[edgeFlowKey]tally
 	ending  map[edgeFlowKey]int64 // FIN or RST seen at, CLOCK_MONOTONIC
 	keys    []edgeFlowKey
@@ -66,7 +67,17 @@ func newFlowTable(w *Wire) (*flowTable, error) {
 		keys: make([]edgeFlowKey, batchLookup), values: make([]edgeFlow, batchLookup),
 	}
 	t.dropped.init()
-	err := t.each(t.told, func(k *edgeFlowKey, v *edgeFlow) {
+	var err error
+	if t.filter, err = newFlowFilter(w.objs.FlowFilter, int(t.flows.MaxEntries())); err != nil {
+		return nil, err
+	}
+	atomic.StoreUint32(&w.control.FlowShift, t.filter.shift)
+	var present []edgeFlowKey
+	if err := t.each(t.flows, func(k *edgeFlowKey, _ *edgeFlow) { present = append(present, *k) }); err != nil {
+		return nil, fmt.Errorf("read flows: %w", err)
+	}
+	t.filter.rebuild(present)
+	err = t.each(t.told, func(k *edgeFlowKey, v *edgeFlow) {
 		t.memory[*k] = tally{v.Packets, v.Bytes}
 	})
 	if err != nil {
@@ -115,21 +126,67 @@ func (t *flowTable) install(key *edgeFlowKey, verdict uint8) bool {
 		Verdict: verdict, Generation: atomic.LoadUint32(&t.w.control.Generation), Last: uint64(t.w.clock.now()),
 	}
 	e := bpfElement{fd: uint32(t.flows.FD()), key: unsafe.Pointer(key), value: unsafe.Pointer(&v), flags: unix.BPF_NOEXIST}
+	t.filter.add(key)
 	errno := bpfElem(unix.BPF_MAP_UPDATE_ELEM, &e)
 	if errno == unix.EEXIST {
 		// Another verdict for a flow that has one: its counts must not be lost.
-		var old edgeFlow
-		take := bpfElement{fd: e.fd, key: e.key, value: unsafe.Pointer(&old)}
-		if bpfElem(unix.BPF_MAP_LOOKUP_AND_DELETE_ELEM, &take) == 0 {
-			if old.Packets[0]+old.Packets[1] > 0 {
-				t.mu.Lock()
-				t.evicted = append(t.evicted, evictedFlow{*key, old})
-				t.mu.Unlock()
-			}
-		}
+		t.remove(key)
 		errno = bpfElem(unix.BPF_MAP_UPDATE_ELEM, &e)
 	}
+	if errno != 0 {
+		t.filter.remove(key)
+	}
 	return errno == 0 || errno == unix.EEXIST
+}
+
+// SetFlow gives a flow a verdict from outside of the packet loops; Undecided takes its verdict away. A Cut given here may let
+// packets overtake those that are on their way through a Handler. ErrFull says that the table has no room.
+func (w *Wire) SetFlow(key wire.FlowKey, v wire.FlowVerdict) error {
+	k := flowKey(&key)
+	if v == wire.Undecided {
+		w.flows.remove(&k)
+		return nil
+	}
+	if !w.flows.install(&k, uint8(v)) {
+		return ErrFull
+	}
+	return nil
+}
+
+// ForgetDrops takes the verdict of every dropped flow away: call it when the policy that they were made under is gone.
+// Their next packets go to the Handler.
+func (w *Wire) ForgetDrops() error {
+	w.flows.sweepMu.Lock()
+	defer w.flows.sweepMu.Unlock()
+	var keys []edgeFlowKey
+	err := w.flows.each(w.flows.flows, func(k *edgeFlowKey, v *edgeFlow) {
+		if v.Verdict == flowDrop {
+			keys = append(keys, *k)
+		}
+	})
+	for i := range keys {
+		w.flows.remove(&keys[i])
+	}
+	if err != nil {
+		return fmt.Errorf("forget drops: %w", err)
+	}
+	return nil
+}
+
+// ErrFull says that the flow table has no room.
+var ErrFull = errors.New("flow table is full")
+
+// remove takes a flow out of the table; its counts are told at the next sweep.
+func (t *flowTable) remove(k *edgeFlowKey) {
+	var v edgeFlow
+	take := bpfElement{fd: uint32(t.flows.FD()), key: unsafe.Pointer(k), value: unsafe.Pointer(&v)}
+	if bpfElem(unix.BPF_MAP_LOOKUP_AND_DELETE_ELEM, &take) != 0 {
+		return
+	}
+	t.filter.remove(k)
+	t.mu.Lock()
+	t.evicted = append(t.evicted, evictedFlow{*k, v})
+	t.mu.Unlock()
 }
 
 // each calls fn with every entry of a map of flows.
@@ -176,6 +233,8 @@ func (w *Wire) finalSweep() {
 // sweep tells what was counted since the last one, and takes ended and idle flows out of the table. final tells drops up to
 // the present moment: nobody adds samples any more.
 func (t *flowTable) sweep(final bool) error {
+	t.sweepMu.Lock()
+	defer t.sweepMu.Unlock()
 	if !t.flush() {
 		return nil // the reader is behind: the counts stay where they are
 	}
@@ -212,6 +271,7 @@ func (t *flowTable) sweep(final bool) error {
 		if err := t.flows.LookupAndDelete(&over[i], &v); err != nil {
 			continue // gone already
 		}
+		t.filter.remove(&over[i])
 		t.tell(&over[i], &v, t.memory[over[i]], true)
 		t.forget(&over[i])
 	}

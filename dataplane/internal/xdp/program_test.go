@@ -64,7 +64,11 @@ func loadProgram(t testing.TB) *Wire {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.control.SampleInterval = 1e9
+	w.control.SampleInterval, w.control.SampleBudget = 1e9, sampleBudget
+	if w.flows, err = newFlowTable(w); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.flows.filter.close)
 	w.control.Limit = 50e6
 	w.control.Beat[0] = 1 << 62 // a loop that beats, but no socket
 	for p := range uint32(2) {
@@ -157,9 +161,8 @@ func (w *Wire) reset(t testing.TB) {
 
 func (w *Wire) putFlow(t testing.TB, k edgeFlowKey, verdict uint8) {
 	t.Helper()
-	e := edgeFlow{Verdict: verdict, Generation: w.control.Generation}
-	if err := w.objs.Flows.Put(&k, &e); err != nil {
-		t.Fatal(err)
+	if !w.flows.install(&k, verdict) {
+		t.Fatal("no room for a flow")
 	}
 }
 

@@ -29,6 +29,9 @@ const (
 	unprotectedCapacity = 256
 )
 
+// sampleBudget is how many drops a second each CPU tells of; the counters have all of them.
+const sampleBudget = 256
+
 // Wire is the open wire. From Open to Close the ports forward, undecided packets included; between the start and the end of
 // Run those go to the Handlers.
 type Wire struct {
@@ -205,6 +208,7 @@ func (w *Wire) load() error {
 	for _, name := range []string{edgeMapFlows, edgeMapTold} {
 		spec.Maps[name].MaxEntries = uint32(w.cfg.Flows)
 	}
+	spec.Maps[edgeMapFlowFilter].MaxEntries = filterLines(w.cfg.Flows)
 	dir := w.layoutDir()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make pin folder: %w", err)
@@ -342,6 +346,7 @@ func (w *Wire) takeOver() {
 	atomic.StoreUint64(&c.Limit, uint64(w.cfg.Limit))
 	atomic.StoreUint32(&c.Mode, uint32(w.cfg.Mode))
 	atomic.StoreUint64(&c.SampleInterval, uint64(time.Second))
+	atomic.StoreUint32(&c.SampleBudget, sampleBudget)
 	atomic.StoreUint32(&c.Agent, agentRunning)
 }
 
@@ -400,6 +405,9 @@ func (w *Wire) release() {
 		if p.link != nil {
 			_ = p.link.Close()
 		}
+	}
+	if w.flows != nil {
+		w.flows.filter.close()
 	}
 	if w.control != nil {
 		w.control.close()

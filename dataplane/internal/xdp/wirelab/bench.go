@@ -2,14 +2,15 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
+	"math/bits"
 	"math/rand/v2"
 	"net/netip"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"syscall"
@@ -50,11 +51,12 @@ func bench(args []string, out io.Writer) error {
 	fs.StringVar(&cfg.Ports.WAN, "wan", "", "port")
 	fs.StringVar(&cfg.PinDir, "pin", "", "pin folder")
 	rounds := fs.Int("rounds", 5, "of each row")
+	only := fs.String("only", "", "rows to measure, a regular expression")
 	repeat := fs.Int("repeat", 400_000, "packets of a round")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
-	cfg.Flows = 262144
+	cfg.Flows = xdp.DefaultFlows
 	cfg.IdleOther, cfg.IdleTCP = time.Hour, time.Hour
 	w, err := xdp.Open(cfg)
 	if err != nil {
@@ -70,7 +72,12 @@ func bench(args []string, out io.Writer) error {
 		stop()
 		return err
 	}
-	b := &bencher{wire: w, pin: cfg.PinDir, rounds: *rounds, repeat: *repeat, rand: rand.New(rand.NewPCG(1, 2))}
+	pick, err := regexp.Compile(*only)
+	if err != nil {
+		stop()
+		return fmt.Errorf("-only: %w", err)
+	}
+	b := &bencher{wire: w, only: pick, pin: cfg.PinDir, rounds: *rounds, repeat: *repeat, rand: rand.New(rand.NewPCG(1, 2))}
 	b.figures = benchFigures{Rounds: map[string][]float64{}, Median: map[string]float64{}, Above: map[string]float64{}}
 	err = b.all()
 	stop()
@@ -90,6 +97,7 @@ type bencher struct {
 	pin            string
 	rounds, repeat int
 	rand           *rand.Rand
+	only           *regexp.Regexp
 	objs           benchObjects
 	keys           []benchBenchKey
 	figures        benchFigures
@@ -202,6 +210,9 @@ func attachedProgram(path string) (*ebpf.Program, error) {
 
 // row measures one program: keys of the kind, rewritten into the frame at address.
 func (b *bencher) row(name string, p *ebpf.Program, frame []byte, next func(*benchBenchKey), address int, ipv6 bool) error {
+	if p != b.objs.BenchEmpty && !b.only.MatchString(name) {
+		return nil
+	}
 	for i := range b.keys {
 		next(&b.keys[i])
 	}
@@ -235,33 +246,18 @@ func (b *bencher) load(nets []netip.Prefix) error {
 
 // flows measures packets of 100,000 flows that are cut through, with everything loaded, and of none of them.
 func (b *bencher) flows(p *ebpf.Program, frame []byte, nets []netip.Prefix) error {
-	m, err := ebpf.LoadPinnedMap(filepath.Join(b.pin, "v1", "flows"), nil)
-	if err != nil {
-		return fmt.Errorf("open flows: %w", err)
-	}
-	defer m.Close() //nolint:errcheck // a second descriptor
-	status, err := b.wire.Status()
-	if err != nil {
-		return err
-	}
 	const n = 100_000
 	var list []benchBenchKey
 	miss := b.missV4(nets)
-	keys, values := make([][48]byte, n), make([][48]byte, n)
-	in := netip.MustParseAddr(insideV4)
-	for i := range n {
+	flows := make([]wire.FlowKey, n)
+	for i := range flows {
 		var k benchBenchKey
 		miss(&k)
 		list = append(list, k)
-		out := netip.AddrFrom4([4]byte(k.Address[:4]))
-		keys[i] = flowBytes(netip.AddrPortFrom(in, benchPort), netip.AddrPortFrom(out, k.Port>>8|k.Port<<8), 17)
-		binary.LittleEndian.PutUint32(values[i][40:], status.Generation)
-		values[i][44] = 1 // CUT
-		now := uint64(time.Now().UnixNano())
-		binary.LittleEndian.PutUint64(values[i][32:], now)
-	}
-	if _, err := m.BatchUpdate(keys, values, nil); err != nil {
-		return fmt.Errorf("fill flows: %w", err)
+		flows[i] = benchFlow(&k)
+		if err := b.wire.SetFlow(flows[i], wire.Cut); err != nil {
+			return fmt.Errorf("fill flows: %w", err)
+		}
 	}
 	if err := b.row("cut_100k", p, frame, func(k *benchBenchKey) { *k = list[b.rand.IntN(n)] }, 26, false); err != nil {
 		return err
@@ -269,24 +265,25 @@ func (b *bencher) flows(p *ebpf.Program, frame []byte, nets []netip.Prefix) erro
 	if err := b.row("first_packet_100k_flows", p, frame, miss, 26, false); err != nil {
 		return err
 	}
-	if _, err := m.BatchDelete(keys, nil); err != nil {
-		return fmt.Errorf("empty flows: %w", err)
+	for i := range flows {
+		if err := b.wire.SetFlow(flows[i], wire.Undecided); err != nil {
+			return fmt.Errorf("empty flows: %w", err)
+		}
 	}
 	return nil
 }
 
-// flowBytes is struct flow_key.
-func flowBytes(a, b netip.AddrPort, proto uint8) (k [48]byte) {
-	if c := a.Addr().Compare(b.Addr()); c > 0 || c == 0 && a.Port() > b.Port() {
-		a, b = b, a
+// benchFlow is the flow of the frame with this key.
+func benchFlow(key *benchBenchKey) wire.FlowKey {
+	in := netip.AddrPortFrom(netip.MustParseAddr(insideV4), benchPort)
+	out := netip.AddrPortFrom(netip.AddrFrom4([4]byte(key.Address[:4])), bits.ReverseBytes16(key.Port))
+	if in.Addr().Compare(out.Addr()) > 0 || in.Addr() == out.Addr() && in.Port() > out.Port() {
+		in, out = out, in
 	}
-	x, y := a.Addr().As16(), b.Addr().As16()
-	copy(k[:], x[:])
-	copy(k[16:], y[:])
-	binary.LittleEndian.PutUint16(k[32:], a.Port())
-	binary.LittleEndian.PutUint16(k[34:], b.Port())
-	k[40] = proto
-	return k
+	return wire.FlowKey{
+		A: netip.AddrFrom16(in.Addr().As16()), APort: in.Port(),
+		B: netip.AddrFrom16(out.Addr().As16()), BPort: out.Port(), Proto: 17,
+	}
 }
 
 // swap measures what it takes to replace 1 M entries by as many.

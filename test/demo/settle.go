@@ -118,7 +118,7 @@ func (d *run) report(ctx context.Context, n note) error {
 			return err
 		}
 		path := filepath.Join(d.out, "reports", fmt.Sprintf("%s-C%03d.pdf", d.month, c.n))
-		if err := d.programs.operator(ctx, nil, "report", "get", fmt.Sprint(found.GetId()), "--out", path); err != nil {
+		if err := d.programs.operator(ctx, nil, "report", "get", fmt.Sprint(found.GetId()), "--file", path); err != nil {
 			return err
 		}
 		if _, err := os.Stat(path); err != nil {

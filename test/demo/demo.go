@@ -219,8 +219,8 @@ func (d *run) writePolicy(ctx context.Context, n note) error {
 	}
 	var published operatorv1.PublishSignaturesResponse
 	if err := d.programs.operator(ctx, &published, "signature", "publish", "--reason", "demo",
-		filepath.Join(dir, "demo.rules"), filepath.Join(dir, "classification.config"), filepath.Join(dir, "c2.addresses"),
-		filepath.Join(dir, "c2.domains"), filepath.Join(dir, "phishing.domains"), "--kind", "phishing=bad-site"); err != nil {
+		filepath.Join(dir, "demo.rules"), filepath.Join(dir, "classification.config"), filepath.Join(dir, "c2-servers.addresses"),
+		filepath.Join(dir, "c2-names.domains"), filepath.Join(dir, "phishing.domains"), "--kind", "phishing=bad-site"); err != nil {
 		return err
 	}
 	n("%d rules, %d addresses, %d names", published.GetRules(), published.GetAddresses(), published.GetDomains())

@@ -60,7 +60,10 @@ type agent struct {
 
 	inForce  atomic.Pointer[policy.Compiled]
 	lists    atomic.Pointer[map[uint32]list]
-	totals   health.Totals // last read; below mu
+
+	wireMu    sync.Mutex
+	wireSeen  xdp.Status // last read
+	wireEnded bool
 	retired  chan *rule.Set
 	selfTest atomic.Pointer[selfTestResult]
 }
@@ -113,7 +116,7 @@ func RunWithLog(ctx context.Context, cfg Config, w io.Writer) (err error) {
 	if a.wire, err = xdp.Open(wireConfig(&cfg, log)); err != nil {
 		return err
 	}
-	closeWire := sync.OnceValue(a.wire.Close)
+	closeWire := sync.OnceValue(a.endWire)
 	defer func() { err = errors.Join(err, closeWire()) }()
 
 	// The policy that was last known to be good, before the first packet is judged.
@@ -147,9 +150,6 @@ func RunWithLog(ctx context.Context, cfg Config, w io.Writer) (err error) {
 	<-ctx.Done()
 	log.Info("agent stops")
 	packets.stop()
-	if _, terr := a.readTotals(); terr != nil { // the last counters, while the wire can still be read
-		log.Warn("counters can't be read", "err", terr)
-	}
 	err = closeWire() // ends the pumps
 	pumps.wg.Wait()
 	pumps.stop()
@@ -162,6 +162,31 @@ func RunWithLog(ctx context.Context, cfg Config, w io.Writer) (err error) {
 		err = errors.Join(cause, err)
 	}
 	return err
+}
+
+// wireStatus reads the wire's counters; once the wire was ended it gives the last ones.
+func (a *agent) wireStatus() xdp.Status {
+	a.wireMu.Lock()
+	defer a.wireMu.Unlock()
+	if a.wireEnded {
+		return a.wireSeen
+	}
+	st, err := a.wire.Status()
+	if err != nil {
+		a.log.Warn("counters of the wire can't be read", "err", err)
+		return a.wireSeen
+	}
+	a.wireSeen = st
+	return st
+}
+
+// endWire closes the wire; its counters stay readable.
+func (a *agent) endWire() error {
+	a.wireStatus()
+	a.wireMu.Lock()
+	defer a.wireMu.Unlock()
+	a.wireEnded = true
+	return a.wire.Close()
 }
 
 func wireConfig(cfg *Config, log hclog.Logger) xdp.Config {

@@ -82,13 +82,12 @@ func (a *agent) status() Status {
 	if sp.Err != nil {
 		s.SpoolError = sp.Err.Error()
 	}
-	if w, err := a.wire.Status(); err == nil {
-		s.Wire = w
-		s.Drops = append(s.Drops, w.Drops...)
-		s.UnprotectedMs, s.UnprotectedCause = w.Unprotected.Milliseconds(), w.UnprotectedCause
-		if n := w.Loop.Dropped; n.Packets > 0 {
-			s.Drops = append(s.Drops, xdp.DropCount{Reason: "engine", Count: n})
-		}
+	w := a.wireStatus()
+	s.Wire = w
+	s.Drops = append(s.Drops, w.Drops...)
+	s.UnprotectedMs, s.UnprotectedCause = w.Unprotected.Milliseconds(), w.UnprotectedCause
+	if n := w.Loop.Dropped; n.Packets > 0 {
+		s.Drops = append(s.Drops, xdp.DropCount{Reason: "engine", Count: n})
 	}
 	if c := a.inForce.Load(); c != nil {
 		s.RulesLoaded, s.RulesRefused, s.ClinicName = c.Loaded, len(c.Refused), c.Policy.GetClinicName()

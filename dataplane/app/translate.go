@@ -69,17 +69,9 @@ func unprotectedEvent(u xdp.UnprotectedInterval) *eventv1.Unprotected {
 	return &eventv1.Unprotected{From: timestamppb.New(u.From), To: timestamppb.New(u.To), Cause: cause}
 }
 
-// readTotals adds up the counters of wire and engine. When the wire is closed it gives what was read last.
+// readTotals adds up the counters of wire and engine.
 func (a *agent) readTotals() (health.Totals, error) {
-	st, err := a.wire.Status()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if err != nil {
-		if a.totals != (health.Totals{}) {
-			return a.totals, nil
-		}
-		return a.totals, err
-	}
+	st := a.wireStatus()
 	es := a.engine.Stats()
 	t := health.Totals{
 		Unprotected: st.Unprotected, BytesClear: es.BytesClear, BytesName: es.BytesName, BytesOpaque: es.BytesOpaque,
@@ -91,7 +83,6 @@ func (a *agent) readTotals() (health.Totals, error) {
 		t.PacketsDropped += p.Dropped.Packets
 		t.PacketsLost += p.SocketLost
 	}
-	a.totals = t
 	return t, nil
 }
 
@@ -112,8 +103,8 @@ func (a *agent) gauges() health.Gauges {
 
 // wireMode is inline-native, inline-generic or tap.
 func (a *agent) wireMode() string {
-	st, err := a.wire.Status()
-	if err != nil || st.Mode == "tap" {
+	st := a.wireStatus()
+	if st.Mode != "inline" {
 		return st.Mode
 	}
 	for _, p := range st.Ports {

@@ -112,14 +112,19 @@ func (p P) BoxesOf(n, of int) string {
 	return p.f("%[2]d台中%[1]d台", "%[1]d of %[2]d", n, of)
 }
 func (p P) MonthEnd(month string) string { return p.f("%s分の報告", "Reports of %s", month) }
-func (p P) MonthReady(n, of int) string {
-	return p.f("%[2]d院中%[1]d院が作成済み", "%[1]d of %[2]d clinics ready", n, of)
-}
 func (p P) TopDetections() string {
-	return p.pick("検知の多いもの（24時間）", "Most urgent detections (24 h)")
+	return p.pick("優先度の高い検知（24時間）", "Most urgent detections (24 h)")
 }
 func (p P) BusyClinics() string {
 	return p.pick("確認の優先度が高いクリニック", "Clinics to look at first")
 }
 func (p P) CoverageToday() string { return p.pick("24時間の観測範囲", "Coverage of 24 h") }
 func (p P) SeeAll() string        { return p.pick("すべて見る", "See all") }
+
+// ClinicsOf counts clinics among clinics.
+func (p P) ClinicsOf(n, of int) string {
+	return p.f("%[2]d院中%[1]d院", "%[1]d of %[2]d", n, of)
+}
+
+// ReadyWord says that a report exists.
+func (p P) ReadyWord() string { return p.pick("作成済み", "ready") }

@@ -120,6 +120,9 @@ func (v Triage) NewWord(s Shell) string {
 
 // Summary is the sentence beside the title.
 func (v Triage) Summary(s Shell) string {
+	if v.Empty() {
+		return "" // the empty state says what a zero stands on
+	}
 	if v.Group == "none" {
 		return s.TriageFlatSum(v.Rows, v.Snap.Alerts)
 	}

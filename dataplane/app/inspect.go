@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -19,15 +20,19 @@ import (
 
 // inspectOptions are the flags of inspect.
 type inspectOptions struct {
-	rules       []string
-	pcaps       []string
-	policy      string
-	eve         string
-	vars        []string
-	classes     string
-	cache       string
-	simulateIPS bool
-	midstream   bool
+	rules        []string
+	pcaps        []string
+	policy       string
+	eve          string
+	vars         []string
+	classes      string
+	cache        string
+	simulateIPS  bool
+	midstream    bool
+	streamInline bool
+	checksums    string
+	thresholds   string
+	pcapDir      string
 }
 
 // inspectCommand reads capture files through the same engine as the wire.
@@ -50,15 +55,31 @@ func inspectCommand() *cobra.Command {
 	f.StringVar(&o.classes, "classification", "", "classification.config of the rules")
 	f.StringVar(&o.cache, "cache", "", "folder that keeps compiled pattern databases")
 	f.BoolVar(&o.simulateIPS, "simulate-ips", false, "treat every zone as in mode prevent")
+	f.BoolVar(&o.streamInline, "stream-inline", false, "give stream data to parsers and rules as it comes, not when it is acknowledged")
+	f.StringVar(&o.checksums, "checksums", "auto", "none: don't check; all: leave packets with a wrong sum out of streams; auto: as all, unless the first packets are mostly wrong (offloaded at the capturing host)")
+	f.StringVar(&o.thresholds, "threshold-file", "", "threshold.config of the rules")
+	f.StringVar(&o.pcapDir, "pcap-dir", "", "folder of capture files, read in the order of their names")
 	f.BoolVar(&o.midstream, "midstream", false, "look into TCP connections whose start is not in the file")
 	return c
 }
 
 func runInspect(cmd *cobra.Command, o *inspectOptions) (err error) {
-	if len(o.pcaps) == 0 {
-		return errors.New("inspect: no --pcap given")
-	}
 	cmd.SilenceUsage = true
+	checks, err := engine.ParseChecksums(o.checksums)
+	if err != nil {
+		return fmt.Errorf("--checksums: %w", err)
+	}
+	pcaps := o.pcaps
+	if o.pcapDir != "" {
+		more, err := captures(o.pcapDir)
+		if err != nil {
+			return err
+		}
+		pcaps = append(pcaps, more...)
+	}
+	if len(pcaps) == 0 {
+		return errors.New("inspect: no --pcap or --pcap-dir given")
+	}
 	out := cmd.OutOrStdout()
 	if o.eve != "-" {
 		file, err := os.Create(o.eve)
@@ -71,6 +92,7 @@ func runInspect(cmd *cobra.Command, o *inspectOptions) (err error) {
 	w := eve.NewWriter(out)
 	e, err := engine.New(engine.Config{
 		Sink: w, Offline: true, Transactions: true, Prevent: o.simulateIPS, NoMidstream: !o.midstream, FirstFlowID: 1,
+		Checksums: checks, Inline: o.streamInline || o.simulateIPS,
 	})
 	if err != nil {
 		return err
@@ -88,16 +110,35 @@ func runInspect(cmd *cobra.Command, o *inspectOptions) (err error) {
 		defer set.Close()
 		e.SetRules(set)
 	}
-	for i, name := range o.pcaps {
+	for i, name := range pcaps {
 		src := &pcap.Source{Name: name, Open: opener(cmd, name)}
 		if rerr := src.Run(cmd.Context(), e.Worker); rerr != nil {
 			err = errors.Join(err, fmt.Errorf("%w (%d packets were read)", rerr, src.Packets))
 		}
-		if i == len(o.pcaps)-1 {
+		if i == len(pcaps)-1 {
 			e.Flush()
 		}
 	}
 	return errors.Join(err, w.Close())
+}
+
+// captures lists the capture files of a folder by name.
+func captures(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("list captures: %w", err)
+	}
+	var out []string
+	for _, e := range entries {
+		switch filepath.Ext(e.Name()) {
+		case ".pcap", ".pcapng", ".cap":
+			out = append(out, filepath.Join(dir, e.Name()))
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("list captures: %s holds no .pcap, .pcapng or .cap", dir)
+	}
+	return out, nil
 }
 
 func opener(cmd *cobra.Command, name string) func() (io.ReadCloser, error) {
@@ -164,7 +205,16 @@ func loadRules(stderr io.Writer, o *inspectOptions) (*rule.Set, error) {
 		}
 		all = append(all, rules...)
 	}
-	set, err := rule.Compile(all, rule.CompileOptions{Vars: vars, CacheDir: o.cache, IPS: o.simulateIPS})
+	opt := rule.CompileOptions{Vars: vars, CacheDir: o.cache, IPS: o.simulateIPS}
+	if o.thresholds != "" {
+		f, err := os.Open(o.thresholds)
+		if err != nil {
+			return nil, fmt.Errorf("read thresholds: %w", err)
+		}
+		defer f.Close() //nolint:errcheck // read only
+		opt.Thresholds = f
+	}
+	set, err := rule.Compile(all, opt)
 	if err != nil {
 		return nil, fmt.Errorf("compile rules: %w", err)
 	}

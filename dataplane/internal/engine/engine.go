@@ -7,6 +7,7 @@ package engine
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -40,6 +41,12 @@ type Config struct {
 	NoMidstream bool
 	// Prevent treats every zone as in mode prevent; the offline tool's --simulate-ips.
 	Prevent bool
+	// Inline gives stream data to parsers and rules as it comes, as the wire must; without it, as a sniffer would, when the
+	// other side has acknowledged it. The wire is always inline.
+	Inline bool
+	// Checksums says what becomes of packets whose checksum is wrong: the receiver would throw them away, so what they
+	// carry must not get into streams.
+	Checksums Checksums
 	// Transactions says that the Sink wants each finished transaction.
 	Transactions bool
 	// FirstFlowID is the number of the first flow; 0: random.
@@ -61,6 +68,30 @@ type Engine struct {
 
 	mu      sync.Mutex
 	workers []*Worker
+}
+
+// Checksums is how wrong checksums are treated.
+type Checksums uint8
+
+// The ways: Auto checks, and stops checking when the first packets are mostly wrong, as they are when the capturing host left
+// the sums to its network card.
+const (
+	ChecksumsAuto Checksums = iota
+	ChecksumsNone
+	ChecksumsAll
+)
+
+// ParseChecksums reads none, auto or all.
+func ParseChecksums(s string) (Checksums, error) {
+	switch s {
+	case "auto", "":
+		return ChecksumsAuto, nil
+	case "none":
+		return ChecksumsNone, nil
+	case "all":
+		return ChecksumsAll, nil
+	}
+	return 0, fmt.Errorf("%q is not none, auto or all", s)
 }
 
 // New makes an Engine with an empty policy and no rules.

@@ -45,7 +45,7 @@ func rootCommand() *cobra.Command {
 		Args:          cobra.NoArgs,
 	}
 	cmd.PersistentFlags().StringP("config", "f", DefaultConfig, "configuration file")
-	cmd.AddCommand(runCommand(), enrollCommand(), statusCommand(), selfTestCommand(), bypassCommand(), validateCommand(), versionCommand())
+	cmd.AddCommand(runCommand(), enrollCommand(), inspectCommand(), rulesCommand(), statusCommand(), selfTestCommand(), bypassCommand(), validateCommand(), versionCommand())
 	return cmd
 }
 

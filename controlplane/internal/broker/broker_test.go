@@ -98,27 +98,25 @@ type box struct {
 	closed chan struct{}
 }
 
-func (s *setup) connect(t *testing.T, clinic, appliance int32, opts ...nats.Option) (*box, error) {
+func (s *setup) connect(t *testing.T, clinic, appliance int32) (*box, error) {
 	t.Helper()
 	name := fmt.Sprintf("%d.%d", clinic, appliance)
-	return s.connectWith(t, name, s.ca.Issue(t, name, time.Now().Add(time.Hour)), opts...)
+	return s.connectWith(t, name, s.ca.Issue(t, name, time.Now().Add(time.Hour)))
 }
 
-func (s *setup) connectWith(t *testing.T, name string, cert tls.Certificate, opts ...nats.Option) (*box, error) {
+func (s *setup) connectWith(t *testing.T, name string, cert tls.Certificate) (*box, error) {
 	t.Helper()
 	b := &box{errs: make(chan error, 64), closed: make(chan struct{})}
-	all := append([]nats.Option{
+	nc, err := nats.Connect("tls://"+s.Addr(),
 		nats.Secure(&tls.Config{RootCAs: s.ca.Pool, Certificates: []tls.Certificate{cert}, ServerName: "localhost", MinVersion: tls.VersionTLS13}),
-		nats.CustomInboxPrefix("_INBOX." + name), nats.NoReconnect(),
+		nats.CustomInboxPrefix("_INBOX."+name), nats.NoReconnect(),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			select {
 			case b.errs <- err:
 			default:
 			}
 		}),
-		nats.ClosedHandler(func(*nats.Conn) { close(b.closed) }),
-	}, opts...)
-	nc, err := nats.Connect("tls://"+s.Addr(), all...)
+		nats.ClosedHandler(func(*nats.Conn) { close(b.closed) }))
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,7 @@ import (
 )
 
 func TestRangesAgreeWithAPlainSet(t *testing.T) {
-	rnd := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test's numbers need no secrecy
+	rnd := rand.New(rand.NewPCG(1, 2))
 	for range 300 {
 		var a, b Ranges
 		inA, inB := map[uint64]bool{}, map[uint64]bool{}

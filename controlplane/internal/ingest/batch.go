@@ -18,7 +18,7 @@ import (
 const (
 	// maxRanges of one ledger row. A box that skips every other number would make it grow without end; a real one has a handful.
 	maxRanges = 4096
-	// maxStreams of one appliance: a new one is a factory reset or a lost spool.
+	// maxStreams of one appliance: a new one is a factory reset or a lost spool. Batches that run together may pass it by a few.
 	maxStreams = 256
 )
 
@@ -71,7 +71,7 @@ func (in *Ingest) store(ctx context.Context, b *batch) {
 		if in.now().Sub(told) > ackWait/3 {
 			told = in.now()
 			for _, m := range b.messages {
-				_ = m.msg.InProgress() //nolint:errcheck // at worst it is delivered twice
+				_ = m.msg.InProgress() // at worst it is delivered twice
 			}
 		}
 		pause.wait(ctx)
@@ -277,8 +277,9 @@ func lockLedgers(ctx context.Context, tx pgx.Tx, b *batch, known map[int32]int32
 		clinics[i], appliances[i], streams[i] = known[k.appliance], k.appliance, k.stream
 	}
 	if _, err := tx.Exec(ctx, `INSERT INTO event_ledger (clinic_id, appliance_id, stream_id)
-		SELECT c, a, s FROM unnest($1::int4[], $2::int4[], $3::uuid[]) WITH ORDINALITY AS n (c, a, s, i)
-		WHERE (SELECT count(*) FROM event_ledger l WHERE l.appliance_id = a) < $4
+		SELECT c, a, s FROM (SELECT *, row_number() OVER (PARTITION BY a ORDER BY i) AS nth
+		    FROM unnest($1::int4[], $2::int4[], $3::uuid[]) WITH ORDINALITY AS n (c, a, s, i)) n
+		WHERE (SELECT count(*) FROM event_ledger l WHERE l.appliance_id = a) + nth <= $4
 		ORDER BY i ON CONFLICT DO NOTHING`, clinics, appliances, streams, maxStreams); err != nil {
 		return nil, fmt.Errorf("make ledger: %w", err)
 	}

@@ -90,7 +90,7 @@ func (in *Ingest) decode(m jetstream.Msg) (out *message) {
 		it := item{row: row, e: e}
 		if err != nil {
 			reason := fmt.Sprintf("event %d of the message: %v", i, err)
-			body, _ := proto.Marshal(e) //nolint:errcheck // it was unmarshalled a moment ago
+			body, _ := proto.Marshal(e) // it was unmarshalled a moment ago
 			out.letters = append(out.letters, letter{clinic, appliance, m.Subject(), reason, body})
 			if row.Seq == 0 || row.Seq > event.MaxSeq {
 				continue // no number to remember it by

@@ -143,7 +143,7 @@ func (s *PrivateServer) path(elem ...string) string {
 // newestBinaries finds the installed server programs: KADOMORI_POSTGRES_BIN, else the newest of Debian's.
 func newestBinaries() (string, error) {
 	if bin := os.Getenv("KADOMORI_POSTGRES_BIN"); bin != "" {
-		if _, err := os.Stat(filepath.Join(bin, "initdb")); err != nil {
+		if _, err := os.Stat(filepath.Join(bin, "initdb")); err != nil { //nolint:gosec // the operator names the folder
 			return "", fmt.Errorf("read KADOMORI_POSTGRES_BIN: %w", err)
 		}
 		return bin, nil
@@ -286,8 +286,8 @@ func (s *PrivateServer) checkVersion() error {
 		return err
 	}
 	old, new := strings.TrimSpace(string(have)), filepath.Base(filepath.Dir(s.bin))
-	if _, err := strconv.Atoi(new); err != nil || old == new {
-		return nil // KADOMORI_POSTGRES_BIN elsewhere: pg_ctl itself compares
+	if old == new || strings.Trim(new, "0123456789") != "" {
+		return nil // the same; or KADOMORI_POSTGRES_BIN elsewhere, where pg_ctl itself compares
 	}
 	return fmt.Errorf("the cluster in %s is of PostgreSQL %s, the newest installed is %s. Upgrade it (a backup first):\n"+
 		"  cd %s && sudo -u postgres sh -c '%s/initdb -D data.%s -U %s -E UTF8 --locale=C.UTF-8 --data-checksums -A scram-sha-256 -W && "+
@@ -305,12 +305,13 @@ func (s *PrivateServer) adopt(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	lines := strings.Split(string(raw), "\n")
-	pid, err := strconv.Atoi(strings.TrimSpace(lines[0]))
-	if err != nil || syscall.Kill(pid, 0) != nil {
-		return false, nil // stale: pg_ctl start clears it away
+	// A file left by a crash is stale: no such process, or one that pg_ctl knows to be another program. Its start clears it away.
+	pid, bad := strconv.Atoi(strings.TrimSpace(lines[0]))
+	if bad != nil || syscall.Kill(pid, 0) != nil {
+		return false, ctx.Err()
 	}
-	if _, err := s.run(ctx, "pg_ctl", "-D", s.path("data"), "status"); err != nil {
-		return false, nil // the number belongs to another program by now
+	if _, down := s.run(ctx, "pg_ctl", "-D", s.path("data"), "status"); down != nil {
+		return false, ctx.Err()
 	}
 	if len(lines) > 4 && lines[4] != "" {
 		s.socket = strings.TrimSpace(lines[4])
@@ -380,7 +381,7 @@ func (s *PrivateServer) configure(extra map[string]string) error {
 	}
 	const include = "include 'kadomori.conf'"
 	if !bytes.Contains(have, []byte(include)) {
-		if err := os.WriteFile(main, append(have, []byte("\n"+include+"\n")...), 0o600); err != nil {
+		if err := os.WriteFile(main, append(have, []byte("\n"+include+"\n")...), 0o600); err != nil { //nolint:gosec // a fixed name in our own folder
 			return fmt.Errorf("write configuration: %w", err)
 		}
 	}

@@ -148,7 +148,7 @@ func run(t *testing.T, dsn string, statements ...string) {
 	}
 }
 
-func try(t *testing.T, dsn, statement string, args ...any) error {
+func try(t *testing.T, dsn, statement string) error {
 	t.Helper()
 	ctx := testContext(t)
 	conn, err := pgx.Connect(ctx, dsn)
@@ -156,7 +156,7 @@ func try(t *testing.T, dsn, statement string, args ...any) error {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close(ctx) }()
-	_, err = conn.Exec(ctx, statement, args...)
+	_, err = conn.Exec(ctx, statement)
 	return err
 }
 

@@ -18,6 +18,9 @@ var noClinic = map[string]string{
 	"operator_session": "people of the MSP",
 	"plan":             "shared by clinics, names none",
 	"setting":          "of the MSP",
+	"plan_revision":    "shared by clinics, names none",
+	"policy_group":     "shared by clinics, names none",
+	"rollout":          "of the fleet; its targets are of clinics",
 	"audit_head":       "the chain's end: a number and a hash",
 	"goose_db_version": "of the migrations",
 }
@@ -130,7 +133,11 @@ func plant(t *testing.T, dsns postgrestest.DSNs) {
 		INSERT INTO report (clinic_id, month, revision, document_no, verdict, facts, html, pdf, data_sha256, pdf_sha256, renderer)
 		  SELECT clinic_id, '2026-11-01', 1, 'x', 'ok', '{}', '', '', '', '', '' FROM clinic;
 		INSERT INTO audit_log (actor, action, target, clinic_id) SELECT 'x', 'x', 'x', clinic_id FROM clinic;
-		INSERT INTO audit_log (actor, action, target) VALUES ('x', 'x', 'fleet')`)
+		INSERT INTO audit_log (actor, action, target) VALUES ('x', 'x', 'fleet');
+		DO $$ BEGIN IF to_regclass('rollout_target') IS NOT NULL THEN
+		  INSERT INTO rollout (kind, subject, from_version, to_version, state, spec, author, reason) VALUES ('policy', 'p', 1, 2, 'running', '{}', 'x', 'x');
+		  INSERT INTO rollout_target (clinic_id, rollout_id, appliance_id, ring, state) SELECT clinic_id, 1, appliance_id, 0, 'waiting' FROM appliance;
+		END IF; END $$`)
 }
 
 // relations lists what has a column clinic_id and may be read by the role; planted rows make each of them non-empty.

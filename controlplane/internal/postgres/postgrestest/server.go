@@ -31,7 +31,7 @@ var (
 	server   *postgres.PrivateServer
 	startErr error
 	// kept open: its closing tells the guard that the test process is gone
-	guard   *os.File
+	guard   *os.File //nolint:unused // held, not read
 	counter atomic.Int64
 )
 
@@ -150,7 +150,7 @@ func watch(dir string) error {
 	}
 	defer func() { _ = r.Close() }()
 	pidfile := filepath.Join(dir, "data", "postmaster.pid")
-	cmd := exec.Command("/bin/sh", "-c", `cat >/dev/null
+	cmd := exec.CommandContext(context.Background(), "/bin/sh", "-c", `cat >/dev/null
 pid=$(head -n 1 "$1" 2>/dev/null) && kill -QUIT "$pid" && while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
 rm -rf "$2"`, "sh", pidfile, dir)
 	cmd.Stdin = r

@@ -53,7 +53,7 @@ __noinline __u32 set_search4(__u32 slot, __u32 address)
 	struct set_line *head = set_line(image, 0), *levels = set_line(image, 1), *l;
 	if (!head || !levels)
 		return 0;
-	__u32 values = head->w[SET_V4_VALUES], n = head->w[SET_V4_LEVELS], at = 0;
+	__u32 leaves = head->w[SET_V4_LEAVES], n = head->w[SET_V4_LEVELS], at = 0;
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < SET_LEVELS_V4; i++) {
 		if (i >= n)
@@ -70,8 +70,13 @@ __noinline __u32 set_search4(__u32 slot, __u32 address)
 		if (at >= keys)
 			at = keys - 1; /* the last line of a level is filled up with the highest key */
 	}
-	l = set_line(image, values + (at >> 4));
-	return l ? l->w[at & 15] : 0;
+	l = set_line(image, leaves + at);
+	if (!l)
+		return 0;
+	__u32 r = not_above32(l->w[4], address) << 2;
+	r += not_above32(l->w[(r + 2) & 7], address) << 1;
+	r += not_above32(l->w[(r + 1) & 7], address);
+	return l->w[8 + (r & 7)];
 }
 
 __noinline __u32 set_search6(__u32 slot, __u64 high, __u64 low)
@@ -82,7 +87,7 @@ __noinline __u32 set_search6(__u32 slot, __u64 high, __u64 low)
 	struct set_line *head = set_line(image, 0), *l;
 	if (!head)
 		return 0;
-	__u32 values = head->w[SET_V6_VALUES], n = head->w[SET_V6_LEVELS], at = 0;
+	__u32 leaves = head->w[SET_V6_LEAVES], n = head->w[SET_V6_LEVELS], at = 0;
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < SET_LEVELS_V6; i++) {
 		if (i >= n)
@@ -94,14 +99,38 @@ __noinline __u32 set_search6(__u32 slot, __u64 high, __u64 low)
 		l = set_line(image, first + at);
 		if (!l)
 			return 0;
-		__u32 r = not_above128(l->d[4], l->d[5], high, low) << 1;
-		r += not_above128(l->d[(r * 2 + 2) & 7], l->d[(r * 2 + 3) & 7], high, low);
-		at = at * 4 + r;
+		__u32 r = (below64(high, l->d[4]) ^ 1) << 2;
+		r += (below64(high, l->d[(r + 2) & 7]) ^ 1) << 1;
+		r += below64(high, l->d[(r + 1) & 7]) ^ 1;
+		at = at * 8 + r;
 		if (at >= keys)
 			at = keys - 1;
 	}
-	l = set_line(image, values + (at >> 4));
-	return l ? l->w[at & 15] : 0;
+	l = set_line(image, leaves + at);
+	if (!l)
+		return 0;
+	__u32 from = l->w[12], lines = l->w[15];
+	if (lines) {
+		__u32 below = 0, above = lines; /* the line is in [below, above) */
+#pragma clang loop unroll(disable)
+		for (__u32 i = 0; i < SET_OVERFLOW; i++) {
+			if (above - below <= 1)
+				break;
+			__u32 middle = below + (above - below) / 2;
+			l = set_line(image, from + middle);
+			if (!l)
+				return 0;
+			if (not_above128(l->d[0], l->d[1], high, low))
+				below = middle;
+			else
+				above = middle;
+		}
+		l = set_line(image, from + below);
+		if (!l)
+			return 0;
+	}
+	__u32 r = not_above128(l->d[2], l->d[3], high, low) + not_above128(l->d[4], l->d[5], high, low);
+	return l->w[12 + (r & 3)];
 }
 
 static __always_inline void set_open(struct set *s, __u32 slot)
@@ -123,9 +152,21 @@ static __always_inline void set_open(struct set *s, __u32 slot)
 	s->v6_anchors = head->w[SET_V6_ANCHORS];
 }
 
-static __always_inline __u32 set_hash(__u64 prefix, __u32 shift)
+static __always_inline int set_bloom(const struct set *s, __u64 prefix)
 {
-	return prefix * 0x9e3779b97f4a7c15ULL >> (shift & 63);
+	__u64 h = prefix * 0x9e3779b97f4a7c15ULL;
+	h ^= h >> 32;
+	h *= 0xc2b2ae3d27d4eb4fULL;
+	struct set_line *l = set_line(s->image, s->v6_filter + (__u32)(h >> (s->v6_shift & 63)));
+	if (!l)
+		return 0;
+	__u64 all = 1;
+#pragma clang loop unroll(full)
+	for (int i = 0; i < SET_FILTER_HASHES; i++) {
+		all &= l->d[h >> 6 & 7] >> (h & 63);
+		h >>= 9;
+	}
+	return all;
 }
 
 /* Returns the list's id plus one, 0 when the address isn't in the set. */
@@ -145,9 +186,9 @@ static __always_inline __u32 set_find(const struct set *s, const union address *
 	int maybe = set_bit(s->image, s->v6_short, high >> 48);
 	if (!maybe && s->v6_filter) {
 		if (s->v6_anchors & ANCHOR_48)
-			maybe = set_bit(s->image, s->v6_filter, set_hash(high >> 16, s->v6_shift));
+			maybe = set_bloom(s, high >> 16);
 		if (!maybe && s->v6_anchors & ANCHOR_32)
-			maybe = set_bit(s->image, s->v6_filter, set_hash(high >> 32, s->v6_shift));
+			maybe = set_bloom(s, high >> 32);
 	}
 	return maybe ? set_search6(s->slot, high, low) : 0;
 }

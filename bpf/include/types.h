@@ -164,11 +164,17 @@ struct sample_window {
 
 /*
  * A set of prefixes as one image: an array of 64-byte lines, built by the agent (package xdp, set.go) and never changed once
- * it can be seen here. The first lines are the header. A filter answers most misses with one line; what passes it is searched in
- * a static tree of the boundaries at which the answer changes (16 IPv4 or 4 IPv6 keys a line), whose leaves have values.
+ * it can be seen here. The first lines are the header. A filter answers most misses with one line; what passes it is searched
+ * in a static tree of the boundaries at which the answer changes. A line above the leaves has the first keys of the lines
+ * below it: 16 IPv4 addresses or 8 high halves of IPv6 ones. A leaf has 8 IPv4 keys (words 0-7) and their values (8-15), or 3
+ * IPv6 keys (words 0-11) and their values (12-14). Each IPv6 leaf starts at a low half of 0; when more than 3 keys have the
+ * same high half, word 15 of the leaf is a number of lines, from line word 12 on, that are leaves in order. A value is the
+ * list's id plus one, 0 outside of the set.
  */
-#define SET_LEVELS_V4 8	 /* 16^8 keys */
-#define SET_LEVELS_V6 12 /* 4^12 keys */
+#define SET_LEVELS_V4 8	 /* above the leaves; 16^8 of them */
+#define SET_LEVELS_V6 9	 /* 8^9 */
+#define SET_OVERFLOW 24	 /* halvings of a long leaf */
+#define SET_FILTER_HASHES 3
 #define SET_HEADER_LINES 4
 
 struct set_line {
@@ -178,18 +184,21 @@ struct set_line {
 	};
 };
 
-/* Words of line 0. Line 1 has (first line, number of keys) of each IPv4 level from the root; lines 2 and 3 those of IPv6. */
+/*
+ * Words of line 0. Line 1 has (first line, number of keys) of each IPv4 level above the leaves,
+ * from the root; lines 2 and 3 those of IPv6.
+ */
 enum set_word {
 	SET_V4_FILTER = 0, /* first line of the bits by address >> shift; 0: no IPv4 prefix in the set */
 	SET_V4_SHIFT,
 	SET_V6_SHORT,  /* first line of the bits by the first 16 bits of the address; 0: no IPv6 prefix in the set */
-	SET_V6_FILTER, /* first line of the bits by hash(first 32 or 48 bits) >> shift; 0: none */
-	SET_V6_SHIFT,
+	SET_V6_FILTER, /* first line of a Bloom filter of the first 32 or 48 bits, its bits of a key all in one line; 0: none */
+	SET_V6_SHIFT,  /* line = hash >> shift */
 	SET_V6_ANCHORS, /* ANCHOR_* in the filter */
 	SET_V4_LEVELS,
 	SET_V6_LEVELS,
-	SET_V4_VALUES, /* first line of the values: list id plus one, 0 outside of the set */
-	SET_V6_VALUES,
+	SET_V4_LEAVES, /* first line */
+	SET_V6_LEAVES,
 };
 
 #define ANCHOR_32 1U

@@ -28,10 +28,12 @@ const (
 const (
 	lineSize    = 64
 	headerLines = 4
-	v4Keys      = 16 // keys a line
-	v6Keys      = 4
+	v4Keys      = 16 // keys a line above the leaves
+	v6Keys      = 8
+	v4LeafKeys  = 8
+	v6LeafKeys  = 3
 	maxLevelsV4 = 8
-	maxLevelsV6 = 12
+	maxLevelsV6 = 9
 
 	wordV4Filter  = 0
 	wordV4Shift   = 1
@@ -41,11 +43,13 @@ const (
 	wordV6Anchors = 5
 	wordV4Levels  = 6
 	wordV6Levels  = 7
-	wordV4Values  = 8
-	wordV6Values  = 9
+	wordV4Leaves  = 8
+	wordV6Leaves  = 9
 
 	anchor32 = 1
 	anchor48 = 2
+
+	filterHashes = 3 // SET_FILTER_HASHES
 
 	hashFactor = 0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio: Fibonacci hashing
 )
@@ -95,12 +99,13 @@ type setPlan struct {
 	refused []netip.Prefix // too short; at most 16 are kept
 	nRefuse int
 
-	n4, n6                  int // boundaries
+	n4                      int // boundaries
+	nLeaf6, nOver6          int // lines
 	levels4, levels6        []level
 	filter4, shift4         uint32
 	short6, filter6, shift6 uint32
 	anchors                 uint32
-	values4, values6        uint32
+	leaves4, leaves6, over6 uint32
 	lines                   uint32
 }
 
@@ -209,8 +214,9 @@ func (p *setPlan) layout() {
 		p.shift4 = uint32(32 - width)
 		p.filter4 = take(1 << (width - 9))
 		p.boundaries4(func(uint32, uint32) { p.n4++ })
-		p.levels4 = layLevels(p.n4, v4Keys, take)
-		p.values4 = take((p.n4 + 15) / 16)
+		leaves := (p.n4 + v4LeafKeys - 1) / v4LeafKeys
+		p.levels4 = layLevels(leaves, v4Keys, take)
+		p.leaves4 = take(leaves)
 	}
 	if len(p.v6) > 0 {
 		p.short6 = take(1 << (16 - 9))
@@ -223,25 +229,29 @@ func (p *setPlan) layout() {
 			}
 		}
 		if p.anchors != 0 {
-			width := min(max(bits.Len(uint(len(p.v6)*8-1))+1, 13), 26) // 16 bits a prefix
+			width := min(max(bits.Len(uint(len(p.v6)*16-1)), 13), 26) - 9 // 16 bits a prefix, 512 a line
 			p.shift6 = uint32(64 - width)
-			p.filter6 = take(1 << (width - 9))
+			p.filter6 = take(1 << width)
 		}
-		p.boundaries6(func(u128, uint32) { p.n6++ })
-		p.levels6 = layLevels(p.n6, v6Keys, take)
-		p.values6 = take((p.n6 + 15) / 16)
+		p.leafLines6(func(_ []key6, over bool) {
+			if over {
+				p.nOver6++
+			} else {
+				p.nLeaf6++
+			}
+		})
+		p.levels6 = layLevels(p.nLeaf6, v6Keys, take)
+		p.leaves6 = take(p.nLeaf6)
+		p.over6 = take(p.nOver6)
 	}
 	p.lines = next
 }
 
-// layLevels gives the levels of a tree their lines, from the root to the leaves.
-func layLevels(keys, perLine int, take func(int) uint32) []level {
+// layLevels gives the levels above the leaves their lines, from the root. One leaf needs none.
+func layLevels(leaves, perLine int, take func(int) uint32) []level {
 	var ls []level
-	for n := keys; ; n = (n + perLine - 1) / perLine {
+	for n := leaves; n > 1; n = (n + perLine - 1) / perLine {
 		ls = append(ls, level{keys: uint32(n)})
-		if n <= perLine {
-			break
-		}
 	}
 	slices.Reverse(ls)
 	for i := range ls {
@@ -348,9 +358,9 @@ func (p *setPlan) write(mem []byte) {
 	w := unsafe.Slice((*uint32)(unsafe.Pointer(&mem[0])), len(mem)/4)
 	d := unsafe.Slice((*uint64)(unsafe.Pointer(&mem[0])), len(mem)/8)
 	bit := func(first, n uint32) { d[first*8+n>>6] |= 1 << (n & 63) }
-	w[wordV4Filter], w[wordV4Shift], w[wordV4Levels], w[wordV4Values] = p.filter4, p.shift4, uint32(len(p.levels4)), p.values4
+	w[wordV4Filter], w[wordV4Shift], w[wordV4Levels], w[wordV4Leaves] = p.filter4, p.shift4, uint32(len(p.levels4)), p.leaves4
 	w[wordV6Short], w[wordV6Filter], w[wordV6Shift], w[wordV6Anchors] = p.short6, p.filter6, p.shift6, p.anchors
-	w[wordV6Levels], w[wordV6Values] = uint32(len(p.levels6)), p.values6
+	w[wordV6Levels], w[wordV6Leaves] = uint32(len(p.levels6)), p.leaves6
 	for i, l := range p.levels4 {
 		w[16+i*2], w[16+i*2+1] = l.line, l.keys
 	}
@@ -363,64 +373,153 @@ func (p *setPlan) write(mem []byte) {
 				bit(p.filter4, b)
 			}
 		}
-		leaves := p.levels4[len(p.levels4)-1].line * 16
 		i := uint32(0)
-		p.boundaries4(func(a, v uint32) {
-			w[leaves+i], w[p.values4*16+i] = a, v
-			i++
-		})
+		var last uint32
+		put := func(a, v uint32) {
+			at := p.leaves4*16 + i/v4LeafKeys*16 + i%v4LeafKeys
+			w[at], w[at+v4LeafKeys] = a, v
+			i, last = i+1, v
+		}
+		p.boundaries4(put)
+		for i%v4LeafKeys != 0 {
+			put(^uint32(0), last)
+		}
 		p.fillLevels4(w)
 	}
 	if len(p.v6) > 0 {
 		for _, x := range p.v6 {
 			switch {
 			case x.bits >= 48:
-				bit(p.filter6, uint32((x.addr.hi>>16)*hashFactor>>p.shift6))
+				p.addBloom(d, x.addr.hi>>16)
 			case x.bits >= 32:
-				bit(p.filter6, uint32((x.addr.hi>>32)*hashFactor>>p.shift6))
+				p.addBloom(d, x.addr.hi>>32)
 			default:
 				for b, end := x.addr.hi>>48, x.last().hi>>48; b <= end; b++ {
 					bit(p.short6, uint32(b))
 				}
 			}
 		}
-		leaves := p.levels6[len(p.levels6)-1].line * 8
-		i := uint32(0)
-		p.boundaries6(func(a u128, v uint32) {
-			d[leaves+i*2], d[leaves+i*2+1], w[p.values6*16+i] = a.hi, a.lo, v
-			i++
-		})
+		p.writeLeaves6(w, d)
 		p.fillLevels6(d)
 	}
 }
 
-// fillLevels4 makes each level above the leaves of every sixteenth key below, and fills last lines up with the highest key.
+// addBloom puts a key into the IPv6 filter; set_bloom of bpf/include/set.h reads it.
+func (p *setPlan) addBloom(d []uint64, prefix uint64) {
+	h := prefix * hashFactor
+	h ^= h >> 32
+	h *= 0xc2b2ae3d27d4eb4f
+	line := p.filter6 + uint32(h>>p.shift6)
+	for range filterHashes {
+		d[line*8+uint32(h>>6&7)] |= 1 << (h & 63)
+		h >>= 9
+	}
+}
+
+// fillLevels4 makes the lowest level above the leaves of every leaf's first key and each further one of every sixteenth key
+// below, and fills last lines up with the highest key.
 func (p *setPlan) fillLevels4(w []uint32) {
-	for i := len(p.levels4) - 1; i >= 0; i-- {
-		l := p.levels4[i]
-		if i < len(p.levels4)-1 {
-			below := p.levels4[i+1]
-			for k := range l.keys {
-				w[l.line*16+k] = w[below.line*16+k*v4Keys]
-			}
+	from, step := p.leaves4*16, uint32(16)
+	for _, l := range slices.Backward(p.levels4) {
+		for k := range l.keys {
+			w[l.line*16+k] = w[from+k*step]
 		}
 		for k := l.keys; k%v4Keys != 0; k++ {
 			w[l.line*16+k] = ^uint32(0)
 		}
+		from, step = l.line*16, v4Keys
 	}
 }
 
 func (p *setPlan) fillLevels6(d []uint64) {
-	for i := len(p.levels6) - 1; i >= 0; i-- {
-		l := p.levels6[i]
-		if i < len(p.levels6)-1 {
-			below := p.levels6[i+1]
-			for k := range l.keys {
-				d[l.line*8+k*2], d[l.line*8+k*2+1] = d[below.line*8+k*v6Keys*2], d[below.line*8+k*v6Keys*2+1]
-			}
+	from, step := p.leaves6*8, uint32(8)
+	for _, l := range slices.Backward(p.levels6) {
+		for k := range l.keys {
+			d[l.line*8+k] = d[from+k*step]
 		}
 		for k := l.keys; k%v6Keys != 0; k++ {
-			d[l.line*8+k*2], d[l.line*8+k*2+1] = ^uint64(0), ^uint64(0)
+			d[l.line*8+k] = ^uint64(0)
+		}
+		from, step = l.line*8, v6Keys
+	}
+}
+
+// key6 is a boundary and what holds from it on.
+type key6 struct {
+	at    u128
+	value uint32
+}
+
+// leafLines6 calls emit with the keys of each line of IPv6 leaves, one to three, in rising order. No high half is in two
+// leaves, and each leaf starts at a low half of 0: so the levels above need high halves only. A high half with more keys than
+// fit has lines of its own in the overflow (over); after them comes its leaf, with no keys.
+func (p *setPlan) leafLines6(emit func(keys []key6, over bool)) {
+	var leaf [v6LeafKeys]key6
+	n := 0
+	var group []key6 // keys of one high half
+	flush := func() {
+		if n > 0 {
+			emit(leaf[:n], false)
+			n = 0
 		}
 	}
+	endGroup := func() {
+		if len(group) > v6LeafKeys {
+			flush()
+			for rest := group; len(rest) > 0; {
+				k := min(len(rest), v6LeafKeys)
+				emit(rest[:k], true)
+				rest = rest[k:]
+			}
+			emit(nil, false)
+		} else {
+			if n+len(group) > v6LeafKeys {
+				flush()
+			}
+			n += copy(leaf[n:], group)
+		}
+		group = group[:0]
+	}
+	var before uint32 // the value of the last key
+	p.boundaries6(func(a u128, v uint32) {
+		if len(group) > 0 && group[0].at.hi != a.hi {
+			endGroup()
+		}
+		if len(group) == 0 && a.lo != 0 {
+			group = append(group, key6{u128{a.hi, 0}, before})
+		}
+		group = append(group, key6{a, v})
+		before = v
+	})
+	endGroup()
+	flush()
+}
+
+func (p *setPlan) writeLeaves6(w []uint32, d []uint64) {
+	leaf, over := p.leaves6, p.over6
+	first := over // of the present group
+	put := func(line uint32, keys []key6) {
+		for i := range uint32(v6LeafKeys) {
+			k := key6{u128{^uint64(0), ^uint64(0)}, keys[len(keys)-1].value} // fill up
+			if int(i) < len(keys) {
+				k = keys[i]
+			}
+			d[line*8+i*2], d[line*8+i*2+1], w[line*16+12+i] = k.at.hi, k.at.lo, k.value
+		}
+	}
+	p.leafLines6(func(keys []key6, isOver bool) {
+		switch {
+		case isOver:
+			put(over, keys)
+			over++
+		case len(keys) == 0:
+			d[leaf*8] = d[first*8]
+			w[leaf*16+12], w[leaf*16+15] = first, over-first
+			first = over
+			leaf++
+		default:
+			put(leaf, keys)
+			leaf++
+		}
+	})
 }

@@ -72,7 +72,7 @@ func List(ctx context.Context, tx pgx.Tx, clinic, after, limit int32, now time.T
 		SELECT a.appliance_id, a.clinic_id, a.name, a.serial, a.state, a.connected, a.last_seen, a.version, a.wire_mode, a.policy_version,
 		       a.signature_version, a.refused, coalesce(a.spool_depth, 0),
 		       coalesce((SELECT max(version) FROM bundle b WHERE b.kind = 'policy' AND coalesce(b.appliance_id, 0) = a.appliance_id), 0),
-		       coalesce((SELECT max(version) FROM bundle b WHERE b.kind = 'signature' AND coalesce(b.appliance_id, 0) = 0), 0)
+		       coalesce(nullif(a.signature_target, 0), (SELECT max(version) FROM bundle b WHERE b.kind = 'signature' AND coalesce(b.appliance_id, 0) = 0 AND b.released), 0)
 		FROM appliance a WHERE ($1 = 0 OR a.clinic_id = $1) AND a.appliance_id > $2 ORDER BY a.appliance_id LIMIT $3`, clinic, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list appliances: %w", err)

@@ -23,25 +23,33 @@ type Desired struct {
 // ReadDesired returns the desired state of the approved ones of some appliances. tx sees their clinics.
 func ReadDesired(ctx context.Context, tx pgx.Tx, store *bundle.Store, ids []int32) (map[int32]Desired, error) {
 	// Revisions first: a change that commits in between raises them again, and its notice comes after.
-	q, err := tx.Query(ctx, `SELECT appliance_id, revision FROM appliance WHERE appliance_id = ANY ($1) AND state = 'approved'`, ids)
+	q, err := tx.Query(ctx, `SELECT appliance_id, revision, signature_target FROM appliance WHERE appliance_id = ANY ($1) AND state = 'approved'`, ids)
 	if err != nil {
 		return nil, fmt.Errorf("read revisions: %w", err)
 	}
 	out := make(map[int32]Desired, len(ids))
+	targets := make(map[int32]int64, len(ids))
+	signatures := map[int64]*bundlev1.Envelope{}
 	var id int32
-	var revision int64
-	if _, err := pgx.ForEachRow(q, []any{&id, &revision}, func() error {
+	var revision, target int64
+	if _, err := pgx.ForEachRow(q, []any{&id, &revision, &target}, func() error {
 		out[id] = Desired{Revision: uint64(revision)}
+		targets[id], signatures[target] = target, nil
 		return nil
 	}); err != nil {
 		return nil, fmt.Errorf("read revisions: %w", err)
 	}
-	policies, signatures, err := store.Wanted(ctx, tx, ids)
+	policies, err := store.Policies(ctx, tx, ids)
 	if err != nil {
 		return nil, err
 	}
+	for version := range signatures {
+		if signatures[version], err = store.Signatures(ctx, tx, version); err != nil {
+			return nil, err
+		}
+	}
 	for id, d := range out {
-		d.Policy, d.Signatures = policies[id], signatures
+		d.Policy, d.Signatures = policies[id], signatures[targets[id]]
 		out[id] = d
 	}
 	return out, nil

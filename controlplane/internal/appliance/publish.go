@@ -39,9 +39,8 @@ type Publisher struct {
 	base   *policy.Layer
 	now    func() time.Time
 
-	mu     sync.Mutex
-	lists  []policy.List // of the signatures with this digest
-	digest string
+	mu    sync.Mutex
+	lists map[string][]policy.List // by digest of the signatures
 }
 
 // NewPublisher returns a publisher.
@@ -56,7 +55,7 @@ func NewPublisher(cfg Config) (*Publisher, error) {
 	for _, p := range cfg.Protected {
 		never = append(never, p.String())
 	}
-	return &Publisher{db: cfg.DB, store: cfg.Bundles, system: policy.System(never), base: policy.Default(), now: cfg.Now}, nil
+	return &Publisher{db: cfg.DB, store: cfg.Bundles, system: policy.System(never), base: policy.Default(), now: cfg.Now, lists: map[string][]policy.List{}}, nil
 }
 
 // Scope says whose policies Compile makes.
@@ -72,38 +71,46 @@ func (p *Publisher) Compile(ctx context.Context, tx pgx.Tx, scope Scope, author,
 	if err != nil {
 		return nil, err
 	}
-	lists, err := p.currentLists(ctx, tx)
-	if err != nil {
-		return nil, err
+	type box struct {
+		id     int32
+		target int64 // version of signatures
 	}
-	boxes := map[int32][]int32{}
-	q, err := tx.Query(ctx, `SELECT clinic_id, appliance_id FROM appliance WHERE state = 'approved' AND ($1::int[] IS NULL OR clinic_id = ANY ($1))
+	boxes := map[int32][]box{}
+	lists := map[int64][]policy.List{}
+	q, err := tx.Query(ctx, `SELECT clinic_id, appliance_id, signature_target FROM appliance WHERE state = 'approved' AND ($1::int[] IS NULL OR clinic_id = ANY ($1))
 		AND ($2 = 0 OR appliance_id = $2) ORDER BY appliance_id`, scope.Clinics, scope.Appliance)
 	if err != nil {
 		return nil, fmt.Errorf("read appliances: %w", err)
 	}
-	var clinicID, id int32
-	if _, err := pgx.ForEachRow(q, []any{&clinicID, &id}, func() error {
-		boxes[clinicID] = append(boxes[clinicID], id)
+	var clinicID int32
+	var b box
+	if _, err := pgx.ForEachRow(q, []any{&clinicID, &b.id, &b.target}, func() error {
+		boxes[clinicID] = append(boxes[clinicID], b)
+		lists[b.target] = nil
 		return nil
 	}); err != nil {
 		return nil, fmt.Errorf("read appliances: %w", err)
+	}
+	for version := range lists {
+		if lists[version], err = p.listsIn(ctx, tx, version); err != nil {
+			return nil, err
+		}
 	}
 	for _, c := range clinics {
 		settings, err := p.merge(c)
 		if err != nil {
 			return nil, err
 		}
-		for _, id := range boxes[c.ID] {
-			pol := policy.Compile(policy.Target{Clinic: c.ID, ClinicName: c.Name, Appliance: id}, settings, lists)
+		for _, b := range boxes[c.ID] {
+			pol := policy.Compile(policy.Target{Clinic: c.ID, ClinicName: c.Name, Appliance: b.id}, settings, lists[b.target])
 			_, differs, err := p.store.Publish(ctx, tx, bundle.Publication{
-				Kind: bundlev1.Kind_KIND_POLICY, Clinic: c.ID, Appliance: id, Content: pol, Author: author, Reason: reason,
+				Kind: bundlev1.Kind_KIND_POLICY, Clinic: c.ID, Appliance: b.id, Content: pol, Author: author, Reason: reason,
 			})
 			if err != nil {
-				return nil, fmt.Errorf("publish policy of appliance %d: %w", id, err)
+				return nil, fmt.Errorf("publish policy of appliance %d: %w", b.id, err)
 			}
 			if differs {
-				changed = append(changed, id)
+				changed = append(changed, b.id)
 			}
 		}
 	}
@@ -124,40 +131,46 @@ func raise(ctx context.Context, tx pgx.Tx, ids []int32) error {
 }
 
 func (p *Publisher) merge(c policy.Clinic) (policy.Settings, error) {
-	s, err := policy.Merge(p.now(), p.base, c.Plan, c.Override, p.system)
+	s, err := policy.Merge(p.now(), append(append([]*policy.Layer{p.base}, c.Layers()...), p.system)...)
 	if err != nil {
 		return nil, fmt.Errorf("clinic %s: %w", c.Code, err)
 	}
 	return s, nil
 }
 
-// currentLists returns names and kinds of the newest signature bundle's lists. They are kept by digest, so a bundle whose
-// transaction is rolled back does no harm.
-func (p *Publisher) currentLists(ctx context.Context, tx pgx.Tx) ([]policy.List, error) {
-	const newest = `FROM bundle WHERE kind = 'signature' AND coalesce(appliance_id, 0) = 0 ORDER BY version DESC LIMIT 1`
-	var digest, content []byte
-	err := tx.QueryRow(ctx, `SELECT sha256 `+newest).Scan(&digest)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("look up signatures: %w", err)
+// listsIn returns names and kinds of the lists of a version of the signatures (0: the newest released). They are kept by digest, so
+// a bundle whose transaction is rolled back does no harm.
+func (p *Publisher) listsIn(ctx context.Context, tx pgx.Tx, version int64) ([]policy.List, error) {
+	found, digest, err := p.store.SignatureDigest(ctx, tx, version)
+	if err != nil || found == 0 {
+		return nil, err
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if string(digest) == p.digest {
-		return p.lists, nil
+	lists, ok := p.lists[string(digest)]
+	p.mu.Unlock()
+	if ok {
+		return lists, nil
 	}
-	if err := tx.QueryRow(ctx, `SELECT sha256, content `+newest).Scan(&digest, &content); err != nil {
-		return nil, fmt.Errorf("read signatures: %w", err)
+	content, err := p.store.SignatureContent(ctx, tx, version)
+	if err != nil {
+		return nil, err
 	}
 	s := &signaturev1.Signatures{}
 	if err := proto.Unmarshal(content, s); err != nil {
 		return nil, fmt.Errorf("decode signatures: %w", err)
 	}
-	p.lists, p.digest = listsOf(s), string(digest)
-	return p.lists, nil
+	lists = listsOf(s)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.lists) >= maxKeptLists {
+		clear(p.lists)
+	}
+	p.lists[string(digest)] = lists
+	return lists, nil
 }
+
+// maxKeptLists bounds the signature bundles whose list names are kept.
+const maxKeptLists = 16
 
 func listsOf(s *signaturev1.Signatures) []policy.List {
 	var out []policy.List
@@ -390,11 +403,12 @@ func (p *Publisher) neverBlock(ctx context.Context, tx pgx.Tx) ([]netip.Prefix, 
 	err = errors.Join(add(p.base), add(p.system))
 	done := map[*policy.Layer]bool{}
 	for _, c := range clinics {
-		if c.Plan != nil && !done[c.Plan] {
-			done[c.Plan] = true
-			err = errors.Join(err, add(c.Plan))
+		for _, l := range c.Layers() {
+			if l != nil && !done[l] {
+				done[l] = true
+				err = errors.Join(err, add(l))
+			}
 		}
-		err = errors.Join(err, add(c.Override))
 	}
 	return out, err
 }

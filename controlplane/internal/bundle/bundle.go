@@ -71,6 +71,8 @@ type Publication struct {
 	Content   proto.Message
 	Author    string
 	Reason    string
+	// Held keeps a fleet's bundle back: it is wanted only by appliances whose target names its version.
+	Held bool
 }
 
 // Publish stores content as the wanted bundle of its kind and audience and returns its version. Content equal to the newest
@@ -94,15 +96,19 @@ func (s *Store) Publish(ctx context.Context, tx pgx.Tx, p Publication) (version 
 	var last int64
 	var lastSum []byte
 	var created time.Time
-	err = tx.QueryRow(ctx, `SELECT version, sha256, created_at FROM bundle WHERE kind = $1 AND coalesce(appliance_id, 0) = $2
-		ORDER BY version DESC LIMIT 1`, kind, p.Appliance).Scan(&last, &lastSum, &created)
+	var released bool
+	err = tx.QueryRow(ctx, `SELECT version, sha256, created_at, released FROM bundle WHERE kind = $1 AND coalesce(appliance_id, 0) = $2
+		ORDER BY version DESC LIMIT 1`, kind, p.Appliance).Scan(&last, &lastSum, &created, &released)
 	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return 0, false, fmt.Errorf("look up newest bundle: %w", err)
 	}
 	now := s.now()
 	// The same content is signed anew when half its life has gone, so that no box meets its end.
 	if bytes.Equal(lastSum, sum[:]) && now.Before(created.Add(Life/2)) {
-		return uint64(last), false, nil
+		if released || p.Held {
+			return uint64(last), false, nil
+		}
+		return uint64(last), true, s.Release(ctx, tx, p.Kind, uint64(last))
 	}
 	audience := sign.Fleet
 	var clinic, appliance *int32
@@ -121,23 +127,36 @@ func (s *Store) Publish(ctx context.Context, tx pgx.Tx, p Publication) (version 
 	if err != nil {
 		return 0, false, fmt.Errorf("encode envelope: %w", err)
 	}
-	_, err = tx.Exec(ctx, `INSERT INTO bundle (clinic_id, appliance_id, kind, version, sha256, size, envelope, content, author, reason, created_at)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
-		clinic, appliance, kind, last+1, sum[:], len(content), envelope, content, p.Author, p.Reason, now)
+	_, err = tx.Exec(ctx, `INSERT INTO bundle (clinic_id, appliance_id, kind, version, sha256, size, envelope, content, author, reason, created_at, released)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+		clinic, appliance, kind, last+1, sum[:], len(content), envelope, content, p.Author, p.Reason, now, !p.Held)
 	if err != nil {
 		return 0, false, fmt.Errorf("store bundle: %w", err)
 	}
 	return uint64(last) + 1, true, nil
 }
 
-// Wanted returns the newest envelopes of the appliance: its policy and the fleet's signatures, those that exist.
-func (s *Store) Wanted(ctx context.Context, tx pgx.Tx, appliances []int32) (policies map[int32]*bundlev1.Envelope, signatures *bundlev1.Envelope, err error) {
-	policies = map[int32]*bundlev1.Envelope{}
+// Release makes a held bundle of the fleet wanted by all.
+func (s *Store) Release(ctx context.Context, tx pgx.Tx, k bundlev1.Kind, version uint64) error {
+	kind, err := kindText(k)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `UPDATE bundle SET released = true WHERE kind = $1 AND appliance_id IS NULL AND version = $2`, kind, int64(version))
+	if err != nil {
+		return fmt.Errorf("release bundle: %w", err)
+	}
+	return nil
+}
+
+// Policies returns the newest policy envelopes of some appliances, of those that have one.
+func (s *Store) Policies(ctx context.Context, tx pgx.Tx, appliances []int32) (map[int32]*bundlev1.Envelope, error) {
+	out := map[int32]*bundlev1.Envelope{}
 	q, err := tx.Query(ctx, `SELECT w.appliance_id, b.envelope FROM unnest($1::int[]) w(appliance_id)
 		CROSS JOIN LATERAL (SELECT envelope FROM bundle WHERE kind = 'policy' AND coalesce(appliance_id, 0) = w.appliance_id
 		ORDER BY version DESC LIMIT 1) b`, appliances)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read wanted policies: %w", err)
+		return nil, fmt.Errorf("read wanted policies: %w", err)
 	}
 	var id int32
 	var raw []byte
@@ -146,25 +165,54 @@ func (s *Store) Wanted(ctx context.Context, tx pgx.Tx, appliances []int32) (poli
 		if err := proto.Unmarshal(raw, env); err != nil {
 			return fmt.Errorf("decode envelope of appliance %d: %w", id, err)
 		}
-		policies[id] = env
+		out[id] = env
 		return nil
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("read wanted policies: %w", err)
+		return nil, fmt.Errorf("read wanted policies: %w", err)
 	}
-	err = tx.QueryRow(ctx, `SELECT envelope FROM bundle WHERE kind = 'signature' AND coalesce(appliance_id, 0) = 0
-		ORDER BY version DESC LIMIT 1`).Scan(&raw)
+	return out, nil
+}
+
+// Signatures returns the envelope of a version of the fleet's signatures; 0: the newest that is released. nil when there is none.
+func (s *Store) Signatures(ctx context.Context, tx pgx.Tx, version int64) (*bundlev1.Envelope, error) {
+	var raw []byte
+	err := tx.QueryRow(ctx, `SELECT envelope `+signaturesOf, version).Scan(&raw)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return policies, nil, nil
+		return nil, nil
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("read wanted signatures: %w", err)
+		return nil, fmt.Errorf("read wanted signatures: %w", err)
 	}
-	signatures = &bundlev1.Envelope{}
-	if err := proto.Unmarshal(raw, signatures); err != nil {
-		return nil, nil, fmt.Errorf("decode envelope of signatures: %w", err)
+	env := &bundlev1.Envelope{}
+	if err := proto.Unmarshal(raw, env); err != nil {
+		return nil, fmt.Errorf("decode envelope of signatures: %w", err)
 	}
-	return policies, signatures, nil
+	return env, nil
+}
+
+// signaturesOf selects the signatures of version $1, 0 for the newest that is released.
+const signaturesOf = `FROM bundle WHERE kind = 'signature' AND coalesce(appliance_id, 0) = 0
+	AND CASE WHEN $1::bigint = 0 THEN released ELSE version = $1 END ORDER BY version DESC LIMIT 1`
+
+// SignatureDigest returns version and digest of the same bundle that Signatures returns; version 0 when there is none.
+func (s *Store) SignatureDigest(ctx context.Context, tx pgx.Tx, want int64) (version int64, digest []byte, err error) {
+	err = tx.QueryRow(ctx, `SELECT version, sha256 `+signaturesOf, want).Scan(&version, &digest)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, nil, nil
+	}
+	if err != nil {
+		return 0, nil, fmt.Errorf("look up signatures: %w", err)
+	}
+	return version, digest, nil
+}
+
+// SignatureContent returns the bytes of the same bundle.
+func (s *Store) SignatureContent(ctx context.Context, tx pgx.Tx, want int64) (content []byte, err error) {
+	if err := tx.QueryRow(ctx, `SELECT content `+signaturesOf, want).Scan(&content); err != nil {
+		return nil, fmt.Errorf("read signatures: %w", err)
+	}
+	return content, nil
 }
 
 // Tenant runs a transaction that sees the rows of some clinics; *postgres.DB is one.

@@ -12,6 +12,7 @@ import (
 const (
 	LayerDefault = "default"
 	LayerPlan    = "plan"
+	LayerGroup   = "group"
 	LayerClinic  = "clinic"
 	LayerSystem  = "system"
 )

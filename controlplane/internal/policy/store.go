@@ -54,7 +54,20 @@ func EnsureDefaultPlan(ctx context.Context, tx pgx.Tx) (int32, error) {
 		return 0, fmt.Errorf("make default plan: %w", err)
 	}
 	p, err := GetPlan(ctx, tx, DefaultPlan)
-	return p.ID, err
+	if err != nil {
+		return 0, err
+	}
+	return p.ID, keepRevision(ctx, tx, p)
+}
+
+// keepRevision writes a plan's document into its history.
+func keepRevision(ctx context.Context, tx pgx.Tx, p Plan) error {
+	_, err := tx.Exec(ctx, `INSERT INTO plan_revision (plan_id, revision, document, author, reason) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
+		p.ID, p.Revision, p.Document, p.Author, p.Reason)
+	if err != nil {
+		return fmt.Errorf("keep plan's revision: %w", err)
+	}
+	return nil
 }
 
 // PutPlan stores a document that Parse took and returns the plan with its new revision; the same document again changes nothing.
@@ -75,7 +88,7 @@ func PutPlan(ctx context.Context, tx pgx.Tx, p Plan, now time.Time) (out Plan, c
 		if err != nil {
 			return p, false, fmt.Errorf("store plan: %w", err)
 		}
-		return p, true, nil
+		return p, true, keepRevision(ctx, tx, p)
 	case err != nil:
 		return p, false, fmt.Errorf("read plan: %w", err)
 	case p.Revision != 0 && p.Revision != old.Revision:
@@ -90,7 +103,7 @@ func PutPlan(ctx context.Context, tx pgx.Tx, p Plan, now time.Time) (out Plan, c
 	if err != nil {
 		return p, false, fmt.Errorf("store plan: %w", err)
 	}
-	return p, true, nil
+	return p, true, keepRevision(ctx, tx, p)
 }
 
 // PutOverride replaces a clinic's override; an empty document lifts it.
@@ -120,24 +133,30 @@ type Clinic struct {
 	Code     string
 	Name     string
 	PlanID   int32
+	Revision int64 // of the plan; 0: the newest
 	Plan     *Layer
+	Group    *Layer
 	Override *Layer
 }
+
+// Layers returns the clinic's layers between the built-in ones, lowest first.
+func (c Clinic) Layers() []*Layer { return []*Layer{c.Plan, c.Group, c.Override} }
 
 // Load reads the layers of the clinics that tx sees; ids nil: all of them. Plans are parsed once each.
 func Load(ctx context.Context, tx pgx.Tx, ids []int32) ([]Clinic, error) {
 	type row struct {
 		Clinic
+		group                    *int32
 		override, author, reason *string
 		expires                  *time.Time
 	}
-	q, err := tx.Query(ctx, `SELECT c.clinic_id, c.code, c.name, c.plan_id, o.document, o.author, o.reason, o.expires_at
+	q, err := tx.Query(ctx, `SELECT c.clinic_id, c.code, c.name, c.plan_id, coalesce(c.plan_revision, 0), c.group_id, o.document, o.author, o.reason, o.expires_at
 		FROM clinic c LEFT JOIN policy_override o USING (clinic_id) WHERE $1::int[] IS NULL OR c.clinic_id = ANY ($1) ORDER BY c.clinic_id`, ids)
 	if err != nil {
 		return nil, fmt.Errorf("read clinics: %w", err)
 	}
 	rows, err := pgx.CollectRows(q, func(r pgx.CollectableRow) (x row, err error) {
-		err = r.Scan(&x.ID, &x.Code, &x.Name, &x.PlanID, &x.override, &x.author, &x.reason, &x.expires)
+		err = r.Scan(&x.ID, &x.Code, &x.Name, &x.PlanID, &x.Revision, &x.group, &x.override, &x.author, &x.reason, &x.expires)
 		return x, err
 	})
 	if err != nil {
@@ -147,10 +166,20 @@ func Load(ctx context.Context, tx pgx.Tx, ids []int32) ([]Clinic, error) {
 	if err != nil {
 		return nil, err
 	}
+	groups, err := loadGroups(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]Clinic, 0, len(rows))
 	for _, r := range rows {
 		c := r.Clinic
-		c.Plan = plans[c.PlanID]
+		c.Plan = plans[planKey{c.PlanID, c.Revision}]
+		if c.Plan == nil {
+			return nil, fmt.Errorf("plan %d revision %d of clinic %s: %w", c.PlanID, c.Revision, c.Code, ErrNotFound)
+		}
+		if r.group != nil {
+			c.Group = groups[*r.group]
+		}
 		if r.override != nil {
 			v, err := Parse([]byte(*r.override))
 			if err != nil {
@@ -166,23 +195,40 @@ func Load(ctx context.Context, tx pgx.Tx, ids []int32) ([]Clinic, error) {
 	return out, nil
 }
 
-func loadPlans(ctx context.Context, tx pgx.Tx) (map[int32]*Layer, error) {
-	q, err := tx.Query(ctx, `SELECT id, name, document, author, reason FROM plan`)
+// planKey names a plan's document; revision 0 is the newest.
+type planKey struct {
+	id       int32
+	revision int64
+}
+
+// loadPlans reads the plans' newest documents, and the older ones that clinics follow.
+func loadPlans(ctx context.Context, tx pgx.Tx) (map[planKey]*Layer, error) {
+	q, err := tx.Query(ctx, `SELECT id, name, 0::bigint, document, author, reason FROM plan
+		UNION ALL SELECT r.plan_id, p.name, r.revision, r.document, r.author, r.reason FROM plan_revision r JOIN plan p ON p.id = r.plan_id
+		WHERE EXISTS (SELECT FROM clinic c WHERE c.plan_id = r.plan_id AND c.plan_revision = r.revision)`)
 	if err != nil {
 		return nil, fmt.Errorf("read plans: %w", err)
 	}
-	out := map[int32]*Layer{}
+	out := map[planKey]*Layer{}
 	var p Plan
-	_, err = pgx.ForEachRow(q, []any{&p.ID, &p.Name, &p.Document, &p.Author, &p.Reason}, func() error {
+	_, err = pgx.ForEachRow(q, []any{&p.ID, &p.Name, &p.Revision, &p.Document, &p.Author, &p.Reason}, func() error {
 		v, err := Parse([]byte(p.Document))
 		if err != nil {
 			return fmt.Errorf("plan %q: %w", p.Name, err)
 		}
-		out[p.ID] = &Layer{Name: LayerPlan, Author: p.Author, Reason: p.Reason, Values: v}
+		out[planKey{p.ID, p.Revision}] = &Layer{Name: LayerPlan, Author: p.Author, Reason: p.Reason, Values: v}
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read plans: %w", err)
 	}
 	return out, nil
+}
+
+// PinClinics makes clinics follow a revision of their plan; 0: the newest.
+func PinClinics(ctx context.Context, tx pgx.Tx, clinics []int32, revision int64) error {
+	if _, err := tx.Exec(ctx, `UPDATE clinic SET plan_revision = nullif($2, 0) WHERE clinic_id = ANY ($1)`, clinics, revision); err != nil {
+		return fmt.Errorf("pin clinics to plan's revision: %w", err)
+	}
+	return nil
 }

@@ -37,7 +37,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	if err := root.ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(stderr, "kadomori-reporter:", err)
+		_, _ = fmt.Fprintln(stderr, "kadomori-reporter:", err)
 		return 1
 	}
 	return 0

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 
 func needWeasyPrint(t *testing.T) {
 	t.Helper()
-	if err := exec.Command("/usr/bin/python3", "-c", "import weasyprint").Run(); err != nil {
+	if err := exec.Command("/usr/bin/python3", "-I", "-c", "import weasyprint").Run(); err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatal("needs Debian's weasyprint")
 		}

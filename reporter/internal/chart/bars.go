@@ -188,7 +188,7 @@ func Ranking(id, title, desc string, width, nameWidth float64, rows []Ranked) st
 	room := 0.0
 	for _, r := range rows {
 		top = max(top, r.Count)
-		room = max(room, Width(r.Value, 11.5)*1.12)
+		room = max(room, Width(r.Value, 11.5)*1.2)
 	}
 	span := width - nameWidth - 4 - 7 - room
 	for i, r := range rows {

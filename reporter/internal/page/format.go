@@ -34,7 +34,7 @@ var units = []unit{{"TB", 1e12}, {"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3}, {"B", 1}
 // unitOf is the unit in which n has one to three digits before the point; GB is the house's unit and holds to 9,999.
 func unitOf(n int64) unit {
 	for _, u := range units {
-		if n >= u.size && !(u.name == "TB" && n < 1e13) {
+		if n >= u.size && (u.name != "TB" || n >= 1e13) {
 			return u
 		}
 	}

@@ -110,6 +110,9 @@ func (k *maker) infected() Infected {
 		out.RowsMore = k.say("infected.rows_more", "n", strconv.Itoa(n))
 	}
 	out.RowsEmpty = k.say("infected.rows_none")
+	if k.blind() {
+		out.RowsEmpty = k.say("infected.rows_hold")
+	}
 	if !k.known() {
 		out.RowsEmpty = k.say("infected.rows_blind")
 	}

@@ -124,11 +124,31 @@ func Build(f *month.Facts, w *wording.Set, css string) (*Page, error) {
 		Title: k.say("coverage.ids"), Digest: fmt.Sprintf("%x", digest),
 		Text: k.say("coverage.colophon", "no", f.DocumentNo, "rev", strconv.Itoa(f.Revision), "issued", issued.Format("2006年1月2日 15:04")),
 	}
+	k.unitless(p)
 	if f.Verdict == month.Hold {
 		p.Legend = k.say("scope.legend_hold")
 	}
 	p.TOC = []Link{{"summary", "今月のまとめ"}, {"infected", "感染端末"}, {"attacks", "攻撃検知"}, {"traffic", "通信の状況"}, {"coverage", "観測範囲"}, {"appendix", "証跡"}}
 	return p, k.err
+}
+
+// unitless takes the unit off a value that isn't known: 「－」 is not a number of anything.
+func (k *maker) unitless(p *Page) {
+	dash := k.say("tiles.unknown")
+	for _, row := range p.TileRows {
+		for i := range row {
+			if row[i].Value == dash {
+				row[i].Unit = ""
+			}
+		}
+	}
+	for _, figures := range [][]Figure{p.Infected.Figures, p.Traffic.Figures} {
+		for i := range figures {
+			if figures[i].Value == dash {
+				figures[i].Unit = ""
+			}
+		}
+	}
 }
 
 func (k *maker) say(key string, pairs ...string) string {

@@ -59,10 +59,20 @@ func Facts(ctx context.Context, db Beginner, clinic int32, m month.Month, opt Op
 		what string
 		read func(context.Context) error
 	}{
-		{"clinic", r.clinicRow}, {"settings", r.settings}, {"revision", r.revision}, {"appliances", r.appliances},
-		{"coverage", r.coverage}, {"ledger", r.ledger}, {"unprotected time", r.unprotected}, {"devices", r.devices},
-		{"infected devices", r.infected}, {"traffic by hour", r.hours}, {"traffic by application", r.apps},
-		{"traffic by device", r.topDevices}, {"traffic by zone", r.zones}, {"earlier months", r.past},
+		{"clinic", r.clinicRow},
+		{"settings", r.settings},
+		{"revision", r.revision},
+		{"appliances", r.appliances},
+		{"coverage", r.coverage},
+		{"ledger", r.ledger},
+		{"unprotected time", r.unprotected},
+		{"devices", r.devices},
+		{"infected devices", r.infected},
+		{"traffic by hour", r.hours},
+		{"traffic by application", r.apps},
+		{"traffic by device", r.topDevices},
+		{"traffic by zone", r.zones},
+		{"earlier months", r.past},
 	} {
 		if err := step.read(ctx); err != nil {
 			return nil, fmt.Errorf("read %s of clinic %d: %w", step.what, clinic, err)

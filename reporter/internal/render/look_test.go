@@ -59,6 +59,42 @@ func pdf(t *testing.T, f *month.Facts, doc []byte) string {
 	return name
 }
 
+// printed holds the files of the cases, so that each is rendered once.
+var (
+	printed   = map[string]string{}
+	printedIn string
+)
+
+// TestMain keeps the rendered cases until all tests have looked at them.
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "kadomori-report-")
+	if err != nil {
+		panic(err)
+	}
+	printedIn = dir
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code) //nolint:forbidigo // a test's main
+}
+
+// cached is the rendered case of that name.
+func cached(t *testing.T, name string) string {
+	t.Helper()
+	if printed[name] == "" {
+		f := monthtest.Named(t, name).Facts(t)
+		raw, err := os.ReadFile(pdf(t, f, html(t, f)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(printedIn, name+".pdf")
+		if err := os.WriteFile(file, raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		printed[name] = file
+	}
+	return printed[name]
+}
+
 // TestWriteLook writes the cases to the folder that KADOMORI_LOOK names, for people to look at.
 func TestWriteLook(t *testing.T) {
 	dir := os.Getenv("KADOMORI_LOOK")

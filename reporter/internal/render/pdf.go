@@ -19,7 +19,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-//go:embed weasyprint.py
+//go:embed print.py
 var script string
 
 // Limits of one rendering.

@@ -93,9 +93,20 @@ func (c *Case) Apps() {
 		guest bool
 		mb    int64
 	}{
-		{"https", false, 100_834}, {"windows-update", false, 79_110}, {"rsync", false, 66_900}, {"youtube", true, 56_021}, {"zoom", false, 39_100},
-		{"orca", false, 35_807}, {"imap", false, 23_110}, {"eligibility", false, 17_900}, {"line", true, 14_604}, {"smb", false, 11_300}, {"dns", false, 9_001},
-		{"http", false, 7_350}, {"unknown", false, 6_007}, {"ntp", false, 403},
+		{"https", false, 100_834},
+		{"windows-update", false, 79_110},
+		{"rsync", false, 66_900},
+		{"youtube", true, 56_021},
+		{"zoom", false, 39_100},
+		{"orca", false, 35_807},
+		{"imap", false, 23_110},
+		{"eligibility", false, 17_900},
+		{"line", true, 14_604},
+		{"smb", false, 11_300},
+		{"dns", false, 9_001},
+		{"http", false, 7_350},
+		{"unknown", false, 6_007},
+		{"ntp", false, 403},
 	} {
 		b := a.mb * 1_000_000
 		c.In.Apps = append(c.In.Apps, month.TrafficApp{App: a.app, Guest: a.guest, In: b * 7 / 8, Out: b - b*7/8, Rows: 700})
@@ -155,8 +166,10 @@ func (c *Case) Attacks() {
 	}
 	for i := range 7 {
 		n := 21 + i%4
-		c.Find(month.Finding{T: c.At(3+i*4, 10+i, 15), Category: "malware", Action: "blocked", Severity: 4, Rule: "1:2200001", Title: "MALWARE download",
-			Direction: month.Outbound, Src: IP(n), Dst: netip.MustParseAddr("203.0.113.88"), DstPort: 80, Indicator: "dl.example.net", MAC: MAC(n), IP: IP(n), Zone: "clinical"})
+		c.Find(month.Finding{
+			T: c.At(3+i*4, 10+i, 15), Category: "malware", Action: "blocked", Severity: 4, Rule: "1:2200001", Title: "MALWARE download",
+			Direction: month.Outbound, Src: IP(n), Dst: netip.MustParseAddr("203.0.113.88"), DstPort: 80, Indicator: "dl.example.net", MAC: MAC(n), IP: IP(n), Zone: "clinical",
+		})
 	}
 	for i := -11; i < 0; i++ {
 		m := c.In.Month.Add(i)
@@ -171,9 +184,11 @@ func (c *Case) Attacks() {
 func (c *Case) Infect(n int, zone string, certainty int16, signals ...string) {
 	ip := IP(n)
 	for i := range 3 {
-		c.Find(month.Finding{T: c.At(27, 21, 41).Add(time.Duration(i) * time.Hour), Kind: "detection", Category: "bot", Action: "blocked", Severity: 5,
+		c.Find(month.Finding{
+			T: c.At(27, 21, 41).Add(time.Duration(i) * time.Hour), Kind: "detection", Category: "bot", Action: "blocked", Severity: 5,
 			Rule: "D12-address", Title: "c2", Indicator: "198.51.100.77", Direction: month.Outbound, Src: ip, Dst: netip.MustParseAddr("198.51.100.77"), DstPort: 443,
-			MAC: MAC(n), IP: ip, Zone: zone})
+			MAC: MAC(n), IP: ip, Zone: zone,
+		})
 	}
 	c.In.Infected = append(c.In.Infected, month.Infected{ID: c.ID(), T: c.At(27, 22, 41), Certainty: certainty, MAC: MAC(n), IP: ip, Zone: zone, Signals: signals})
 }
@@ -232,8 +247,10 @@ func Named(tb testing.TB, name string) *Case {
 		c.In.Devices[1].Name = `𠮷"><style>@import url(http://example.com/)</style></title>とても長い端末の名前`
 		c.In.Devices[0].Name, c.In.Devices[0].Hostname = "", "花子のiPhone"
 		c.In.Sender.Name = "</style><script>x</script>"
-		c.Find(month.Finding{T: c.At(9, 9, 9), Kind: "detection", Category: "bad_site", Action: "blocked", Direction: month.Outbound, Src: IP(22), MAC: MAC(22), IP: IP(22),
-			Dst: netip.MustParseAddr("203.0.113.9"), Indicator: `"><script>.example.net`, Zone: "clinical", Count: 9999})
+		c.Find(month.Finding{
+			T: c.At(9, 9, 9), Kind: "detection", Category: "bad_site", Action: "blocked", Direction: month.Outbound, Src: IP(22), MAC: MAC(22), IP: IP(22),
+			Dst: netip.MustParseAddr("203.0.113.9"), Indicator: `"><script>.example.net`, Zone: "clinical", Count: 9999,
+		})
 		return c
 	case "gap": // unprotected time, an outage and lost records
 		c := Infected(tb)
@@ -298,8 +315,10 @@ func Named(tb testing.TB, name string) *Case {
 		c := Clear(tb)
 		c.Apps()
 		for i := range 4 {
-			c.Find(month.Finding{T: c.At(5+i, 11, 3), Category: "intrusion", Action: "passed", Severity: 4, Rule: "1:2100498", Direction: month.Inbound,
-				Src: netip.MustParseAddr("203.0.113.77"), Dst: IP(21), DstPort: 80, MAC: MAC(21), IP: IP(21), Zone: "clinical"})
+			c.Find(month.Finding{
+				T: c.At(5+i, 11, 3), Category: "intrusion", Action: "passed", Severity: 4, Rule: "1:2100498", Direction: month.Inbound,
+				Src: netip.MustParseAddr("203.0.113.77"), Dst: IP(21), DstPort: 80, MAC: MAC(21), IP: IP(21), Zone: "clinical",
+			})
 		}
 		return c
 	case "care":

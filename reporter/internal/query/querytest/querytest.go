@@ -43,7 +43,7 @@ func Main(m *testing.M) int {
 	code := m.Run()
 	if server.cmd != nil {
 		_ = server.cmd.Process.Signal(syscall.SIGINT)
-		<-server.exited
+		_ = <-server.exited
 	}
 	if server.dir != "" {
 		_ = os.RemoveAll(server.dir)
@@ -143,7 +143,7 @@ func start() error {
 		return err
 	}
 	run := filepath.Join(server.dir, "run")
-	if err := os.Mkdir(run, 0o755); err != nil {
+	if err := os.Mkdir(run, 0o700); err != nil {
 		return err
 	}
 	attr := &syscall.SysProcAttr{Setpgid: true}
@@ -160,7 +160,7 @@ func start() error {
 		}
 	}
 	data := filepath.Join(server.dir, "data")
-	initdb := exec.Command(filepath.Join(server.bin, "initdb"), "-D", data, "-U", "kadomori", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N")
+	initdb := exec.CommandContext(context.Background(), filepath.Join(server.bin, "initdb"), "-D", data, "-U", "kadomori", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "-N")
 	initdb.SysProcAttr, initdb.Dir = attr, "/"
 	if out, err := initdb.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, out)
@@ -170,7 +170,7 @@ func start() error {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	server.cmd = exec.Command(filepath.Join(server.bin, "postgres"), "-D", data, "-k", run, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "full_page_writes=off")
+	server.cmd = exec.CommandContext(context.Background(), filepath.Join(server.bin, "postgres"), "-D", data, "-k", run, "-c", "listen_addresses=", "-c", "fsync=off", "-c", "full_page_writes=off")
 	server.cmd.SysProcAttr, server.cmd.Dir = attr, "/"
 	server.cmd.Stdout, server.cmd.Stderr = log, log
 	if err := server.cmd.Start(); err != nil {

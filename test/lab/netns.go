@@ -141,23 +141,28 @@ func (l *Lab) Link(a, b End, opt LinkOptions) error {
 	if err := runIP(args...); err != nil {
 		return fmt.Errorf("link %s:%s to %s:%s: %w", a.Host.name, a.Name, b.Host.name, b.Name, err)
 	}
+	// Both ends get their features before either goes up: a veth offers itself as the target of an XDP redirect only if its
+	// peer wanted GRO at the moment it was opened.
 	for _, e := range []End{a, b} {
-		if err := e.up(opt); err != nil {
+		if opt.Offload {
+			break
+		}
+		if err := e.Host.Run("ethtool", "-K", e.Name, "tx", "off", "tso", "off", "gso", "off", "gro", "on"); err != nil {
+			return fmt.Errorf("set up %s:%s: %w", e.Host.name, e.Name, err)
+		}
+	}
+	for _, e := range []End{a, b} {
+		if err := e.up(); err != nil {
 			return fmt.Errorf("set up %s:%s: %w", e.Host.name, e.Name, err)
 		}
 	}
 	return nil
 }
 
-func (e End) up(opt LinkOptions) error {
+func (e End) up() error {
 	h := e.Host
 	if e.MAC != "" {
 		if err := h.Run("ip", "link", "set", e.Name, "address", e.MAC); err != nil {
-			return err
-		}
-	}
-	if !opt.Offload {
-		if err := h.Run("ethtool", "-K", e.Name, "tx", "off", "tso", "off", "gso", "off", "gro", "on"); err != nil {
 			return err
 		}
 	}

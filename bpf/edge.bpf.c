@@ -10,6 +10,7 @@
 #include "include/parse.h"
 #include "include/emit.h"
 #include "include/set.h"
+#include "include/zone.h"
 #include "include/verdict.h"
 
 static __always_inline int edge(struct xdp_md *xdp, __u32 port)
@@ -30,11 +31,15 @@ static __always_inline int edge(struct xdp_md *xdp, __u32 port)
 	__u32 steps = c->mode == MODE_TAP ? 0 : c->steps; /* a tap can't stop anything */
 	int v = CONTINUE;
 	if (steps & STEP_QUARANTINE)
-		v = quarantine(xdp, &p);
+		v = quarantine(&p);
 	if (v == CONTINUE)
-		v = flow_verdict(xdp, &p);
+		v = flow_verdict(&p);
 	if (v == CONTINUE && steps & STEP_BLOCK)
-		v = block(xdp, &p);
+		v = block(&p);
+	if (v == CONTINUE && steps & STEP_ZONE)
+		v = zone_policy(&p);
+	if (v == CONTINUE && steps & STEP_RATE)
+		v = rate_limit(&p);
 	if (v == CONTINUE)
 		v = inspect(xdp, c, &p);
 	return v;

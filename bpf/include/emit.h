@@ -70,7 +70,7 @@ static __always_inline int may_sample(struct control_page *control, __u64 now)
  * Tells of a drop unless the same one (reason, list, ends) was told less than an interval ago on this CPU,
  * or the CPU has told of enough in this second.
  */
-__noinline int sample_drop(struct xdp_md *xdp, struct packet *p, __u32 reason, __u32 list)
+__noinline int sample_drop(struct packet *p, __u32 reason, __u32 list)
 {
 	struct control_page *control = settings();
 	if (!p || !control)
@@ -118,22 +118,15 @@ __noinline int sample_drop(struct xdp_md *xdp, struct packet *p, __u32 reason, _
 	s->proto = p->proto;
 	s->port = p->port;
 	s->pad[0] = s->pad[1] = 0;
-	__builtin_memset(s->src_mac, 0, sizeof(s->src_mac));
-	__builtin_memset(s->dst_mac, 0, sizeof(s->dst_mac));
-	struct ethhdr *eth = (void *)(long)xdp->data;
-	if ((void *)(eth + 1) <= (void *)(long)xdp->data_end) {
-		__builtin_memcpy(s->src_mac, eth->h_source, sizeof(s->src_mac));
-		__builtin_memcpy(s->dst_mac, eth->h_dest, sizeof(s->dst_mac));
-	}
+	__builtin_memcpy(s->src_mac, &p->src_mac, sizeof(s->src_mac));
+	__builtin_memcpy(s->dst_mac, &p->dst_mac, sizeof(s->dst_mac));
 	bpf_ringbuf_submit(s, 0);
 	return 0;
 }
 
-/* The only way to stop a packet. */
-__noinline int drop(struct xdp_md *xdp, struct packet *p, __u32 reason, __u32 list)
+/* Counts under (reason, list), exactly. */
+static __always_inline void tally(struct packet *p, __u32 reason, __u32 list)
 {
-	if (!p)
-		return XDP_DROP;
 	struct drop_key k = {.reason = reason, .list = list};
 	struct tally *n = bpf_map_lookup_elem(&drops, &k);
 	if (!n) {
@@ -147,8 +140,16 @@ __noinline int drop(struct xdp_md *xdp, struct packet *p, __u32 reason, __u32 li
 	} else {
 		count_note(p, NOTE_DROP_UNLISTED);
 	}
+}
+
+/* The only way to stop a packet. */
+__noinline int drop(struct packet *p, __u32 reason, __u32 list)
+{
+	if (!p)
+		return XDP_DROP;
+	tally(p, reason, list);
 	count(p, OUT_DROP);
-	sample_drop(xdp, p, reason, list);
+	sample_drop(p, reason, list);
 	return XDP_DROP;
 }
 

@@ -113,6 +113,33 @@ struct {
 	__array(values, struct set_image);
 } sets SEC(".maps");
 
+/* MAC of an inside host that is cut off -> 1; the agent writes. Full: the agent says so. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, __u32);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} quarantine_macs SEC(".maps");
+
+/* Address and kind -> tokens; the program writes. Full: the least recently used bucket is forgotten, and with it its limit. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct bucket_key);
+	__type(value, struct bucket);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} buckets SEC(".maps");
+
+/* Hash of a flow -> when its last packet without a verdict came (ns); the program writes, only while new flows are limited. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, __u64);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} recent SEC(".maps");
+
 /*
  * (reason, list) -> counts, one copy a CPU; the program writes. Full (more lists in one boot than entries): counted by
  * NOTE_DROP_UNLISTED, the packet is dropped all the same.

@@ -17,6 +17,7 @@
 #define VLAN_MAX_DEPTH 2     /* 802.1Q inside 802.1ad */
 #define EXTENSION_MAX_DEPTH 6 /* IPv6 extension headers */
 #define VLAN_ID_MASK 0x0fff
+#define MAC_MASK 0x0000ffffffffffffULL
 #define IP_FRAGMENT_OFFSET 0x1fff
 #define IP_MORE_FRAGMENTS 0x2000
 #define IP6_FRAGMENT_OFFSET 0xfff8
@@ -52,6 +53,7 @@ struct packet {
 	__u8 is_ip; /* src and dst are set */
 	__u8 never; /* 1: asked and not protected, 2: protected */
 	__u8 pad[2];
+	__u64 src_mac, dst_mac; /* wire order in the lower 48 bits */
 };
 
 struct vlan_header {
@@ -90,6 +92,8 @@ static __always_inline int parse_ethernet(struct cursor *c, struct packet *p)
 		return -1;
 	}
 	c->pos = eth + 1;
+	p->dst_mac = *(__u64 *)eth & MAC_MASK;
+	p->src_mac = *(__u64 *)((void *)eth + 4) >> 16;
 	__u16 proto = bpf_ntohs(eth->h_proto);
 
 #pragma clang loop unroll(full)

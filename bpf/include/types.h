@@ -42,6 +42,7 @@ enum note {
 	NOTE_SAMPLE_HELD, /* drop sample left out by the rate limit */
 	NOTE_ENDED_LOST,  /* no room for the end of a flow; the idle sweep finds it */
 	NOTE_DROP_UNLISTED, /* a drop whose (reason, list) found no room in `drops` */
+	NOTE_ZONE_COUNTED,  /* passed by a zone rule that counts; `drops` has it under REASON_ZONE_COUNTED */
 	NOTES,
 };
 
@@ -57,6 +58,7 @@ enum reason {
 	REASON_RATE_UDP = 7,
 	REASON_RATE_ICMP = 8,
 	REASON_RATE_FLOW = 9,
+	REASON_ZONE_COUNTED = 10, /* not stopped: passed and counted */
 	REASONS,
 };
 
@@ -101,6 +103,21 @@ struct port_counters {
 	struct tally note[NOTES];
 };
 
+/* Kinds of rate limits. */
+enum rate {
+	RATE_SYN = 0,
+	RATE_UDP,
+	RATE_ICMP,
+	RATE_FLOW, /* first packet of a flow that has not been seen lately */
+	RATES,
+};
+
+/* A limit of 0 packets a second is none. */
+struct rate_limit {
+	__u32 per_second;
+	__u32 burst;
+};
+
 /* One element, mapped into the agent's memory. */
 struct control_page {
 	__u64 beat[MAX_QUEUES]; /* CLOCK_MONOTONIC, ns: last turn of the queue's packet loop */
@@ -113,6 +130,8 @@ struct control_page {
 	__u64 sample_interval;	/* ns between two samples of the same drop */
 	__u32 sample_budget;	/* samples a second and CPU */
 	__u32 flow_shift;	/* 64 minus the width of the flow filter's bit number */
+	struct rate_limit source[RATES]; /* packets of one source */
+	struct rate_limit inside[RATES]; /* packets to one inside host */
 };
 
 #define STEP_QUARANTINE 1U
@@ -175,6 +194,7 @@ struct sample_window {
 #define SET_LEVELS_V6 9	 /* 8^9 */
 #define SET_OVERFLOW 24	 /* halvings of a long leaf */
 #define SET_FILTER_HASHES 3
+#define SET_LINE 64
 #define SET_HEADER_LINES 4
 
 struct set_line {
@@ -199,6 +219,12 @@ enum set_word {
 	SET_V6_LEVELS,
 	SET_V4_LEAVES, /* first line */
 	SET_V6_LEAVES,
+	SET_ZONE_TABLES, /* first line; 0: no zones */
+	SET_ZONE_RULES,	 /* first line */
+	SET_ZONE_MACS,	 /* first line; 0: none */
+	SET_ZONE_MAC_MASK, /* lines minus one */
+	SET_ZONE_LAN,	 /* zone of what nothing else names, behind the LAN port */
+	SET_ZONE_WAN,
 };
 
 #define ANCHOR_32 1U
@@ -208,7 +234,53 @@ enum set_slot {
 	SET_BLOCK = 0,
 	SET_NEVER_BLOCK = 1,
 	SET_QUARANTINE = 2,
+	SET_ZONE = 3, /* value: zone plus one; its image has the tables of the zones behind the set, see below */
 	SETS,
+};
+
+/*
+ * The tables of the zones lie in the image of SET_ZONE from line word SET_ZONE_TABLES on, so that zones and rules change
+ * together: ZONE_PAIR_LINES lines of struct zone_pair by (from * ZONES + to), ZONE_VLAN_LINES lines of bytes by VLAN id (zone
+ * plus one, 0 none), then lines of struct zone_rule, then (from line word SET_ZONE_MACS on) lines of 8 MAC addresses by hash,
+ * the zone plus one in the upper 16 bits.
+ */
+#define ZONES 16
+#define ZONE_PAIR_LINES (ZONES * ZONES * 16 / SET_LINE)
+#define ZONE_VLAN_LINES (4096 / SET_LINE)
+#define ZONE_RULES_MAX 64 /* of one pair */
+
+enum zone_action {
+	ZONE_PASS = 0,
+	ZONE_DROP = 1,
+	ZONE_COUNT = 2, /* pass, and count under the rule */
+};
+
+struct zone_pair {
+	__u32 first; /* rule, counted from the first rule's line */
+	__u32 rules;
+	__u32 action; /* when no rule fits */
+	__u32 id;     /* that the default is counted under */
+};
+
+struct zone_rule {
+	__u16 low, high; /* destination ports; 0..65535 all, and then packets without ports too */
+	__u8 proto;	 /* 0 all */
+	__u8 action;
+	__u8 pad[2];
+	__u32 id; /* counted under */
+	__u32 pad2;
+};
+
+/* Whose bucket it is. */
+struct bucket_key {
+	union address address;
+	__u32 rate;   /* enum rate */
+	__u32 inside; /* 1: the bucket of an inside host, for all that goes to it; 0: of a source */
+};
+
+struct bucket {
+	__u64 last; /* CLOCK_MONOTONIC_COARSE, ns */
+	__u64 tokens; /* thousandths */
 };
 
 #endif

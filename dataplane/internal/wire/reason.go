@@ -12,13 +12,14 @@ const (
 	DropRateUDP                       // too many datagrams of one source
 	DropRateICMP                      // too much ICMP of one source
 	DropRateFlow                      // too many new flows of one source
+	ZoneCounted                       // not stopped: passed by a zone rule that counts
 )
 
 // String is the reason's name in status, metrics and logs.
 func (r DropReason) String() string {
 	names := [...]string{
 		"none", "flow", "blocked-source", "blocked-destination", "quarantine", "zone",
-		"rate-syn", "rate-udp", "rate-icmp", "rate-flow",
+		"rate-syn", "rate-udp", "rate-icmp", "rate-flow", "zone-counted",
 	}
 	if int(r) < len(names) {
 		return names[r]

@@ -13,6 +13,22 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type edgeBucket struct {
+	_      structs.HostLayout
+	Last   uint64
+	Tokens uint64
+}
+
+type edgeBucketKey struct {
+	_       structs.HostLayout
+	Address struct {
+		_ structs.HostLayout
+		B [16]uint8
+	}
+	Rate   uint32
+	Inside uint32
+}
+
 type edgeControlPage struct {
 	_              structs.HostLayout
 	Beat           [16]uint64
@@ -25,6 +41,16 @@ type edgeControlPage struct {
 	SampleInterval uint64
 	SampleBudget   uint32
 	FlowShift      uint32
+	Source         [4]struct {
+		_         structs.HostLayout
+		PerSecond uint32
+		Burst     uint32
+	}
+	Inside [4]struct {
+		_         structs.HostLayout
+		PerSecond uint32
+		Burst     uint32
+	}
 }
 
 type edgeDropKey struct {
@@ -96,7 +122,7 @@ type edgeFlowKey struct {
 type edgePortCounters struct {
 	_       structs.HostLayout
 	Outcome [6]edgeTally
-	Note    [14]edgeTally
+	Note    [15]edgeTally
 }
 
 type edgeSampleWindow struct {
@@ -121,22 +147,25 @@ type edgeTally struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	edgeMapControl      = "control"
-	edgeMapCounters     = "counters"
-	edgeMapDevices      = "devices"
-	edgeMapDropSlots    = "drop_slots"
-	edgeMapDrops        = "drops"
-	edgeMapEnded        = "ended"
-	edgeMapFlowFilter   = "flow_filter"
-	edgeMapFlows        = "flows"
-	edgeMapSampleBudget = "sample_budget"
-	edgeMapSamples      = "samples"
-	edgeMapSets         = "sets"
-	edgeMapSockets      = "sockets"
-	edgeMapTold         = "told"
-	edgeMapUnseen       = "unseen"
-	edgeProgEdgeLan     = "edge_lan"
-	edgeProgEdgeWan     = "edge_wan"
+	edgeMapBuckets        = "buckets"
+	edgeMapControl        = "control"
+	edgeMapCounters       = "counters"
+	edgeMapDevices        = "devices"
+	edgeMapDropSlots      = "drop_slots"
+	edgeMapDrops          = "drops"
+	edgeMapEnded          = "ended"
+	edgeMapFlowFilter     = "flow_filter"
+	edgeMapFlows          = "flows"
+	edgeMapQuarantineMacs = "quarantine_macs"
+	edgeMapRecent         = "recent"
+	edgeMapSampleBudget   = "sample_budget"
+	edgeMapSamples        = "samples"
+	edgeMapSets           = "sets"
+	edgeMapSockets        = "sockets"
+	edgeMapTold           = "told"
+	edgeMapUnseen         = "unseen"
+	edgeProgEdgeLan       = "edge_lan"
+	edgeProgEdgeWan       = "edge_wan"
 )
 
 // loadEdge returns the embedded CollectionSpec for edge.
@@ -189,20 +218,23 @@ type edgeProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type edgeMapSpecs struct {
-	Control      *ebpf.MapSpec `ebpf:"control"`
-	Counters     *ebpf.MapSpec `ebpf:"counters"`
-	Devices      *ebpf.MapSpec `ebpf:"devices"`
-	DropSlots    *ebpf.MapSpec `ebpf:"drop_slots"`
-	Drops        *ebpf.MapSpec `ebpf:"drops"`
-	Ended        *ebpf.MapSpec `ebpf:"ended"`
-	FlowFilter   *ebpf.MapSpec `ebpf:"flow_filter"`
-	Flows        *ebpf.MapSpec `ebpf:"flows"`
-	SampleBudget *ebpf.MapSpec `ebpf:"sample_budget"`
-	Samples      *ebpf.MapSpec `ebpf:"samples"`
-	Sets         *ebpf.MapSpec `ebpf:"sets"`
-	Sockets      *ebpf.MapSpec `ebpf:"sockets"`
-	Told         *ebpf.MapSpec `ebpf:"told"`
-	Unseen       *ebpf.MapSpec `ebpf:"unseen"`
+	Buckets        *ebpf.MapSpec `ebpf:"buckets"`
+	Control        *ebpf.MapSpec `ebpf:"control"`
+	Counters       *ebpf.MapSpec `ebpf:"counters"`
+	Devices        *ebpf.MapSpec `ebpf:"devices"`
+	DropSlots      *ebpf.MapSpec `ebpf:"drop_slots"`
+	Drops          *ebpf.MapSpec `ebpf:"drops"`
+	Ended          *ebpf.MapSpec `ebpf:"ended"`
+	FlowFilter     *ebpf.MapSpec `ebpf:"flow_filter"`
+	Flows          *ebpf.MapSpec `ebpf:"flows"`
+	QuarantineMacs *ebpf.MapSpec `ebpf:"quarantine_macs"`
+	Recent         *ebpf.MapSpec `ebpf:"recent"`
+	SampleBudget   *ebpf.MapSpec `ebpf:"sample_budget"`
+	Samples        *ebpf.MapSpec `ebpf:"samples"`
+	Sets           *ebpf.MapSpec `ebpf:"sets"`
+	Sockets        *ebpf.MapSpec `ebpf:"sockets"`
+	Told           *ebpf.MapSpec `ebpf:"told"`
+	Unseen         *ebpf.MapSpec `ebpf:"unseen"`
 }
 
 // edgeVariableSpecs contains global variables before they are loaded into the kernel.
@@ -231,24 +263,28 @@ func (o *edgeObjects) Close() error {
 //
 // It can be passed to loadEdgeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type edgeMaps struct {
-	Control      *ebpf.Map `ebpf:"control"`
-	Counters     *ebpf.Map `ebpf:"counters"`
-	Devices      *ebpf.Map `ebpf:"devices"`
-	DropSlots    *ebpf.Map `ebpf:"drop_slots"`
-	Drops        *ebpf.Map `ebpf:"drops"`
-	Ended        *ebpf.Map `ebpf:"ended"`
-	FlowFilter   *ebpf.Map `ebpf:"flow_filter"`
-	Flows        *ebpf.Map `ebpf:"flows"`
-	SampleBudget *ebpf.Map `ebpf:"sample_budget"`
-	Samples      *ebpf.Map `ebpf:"samples"`
-	Sets         *ebpf.Map `ebpf:"sets"`
-	Sockets      *ebpf.Map `ebpf:"sockets"`
-	Told         *ebpf.Map `ebpf:"told"`
-	Unseen       *ebpf.Map `ebpf:"unseen"`
+	Buckets        *ebpf.Map `ebpf:"buckets"`
+	Control        *ebpf.Map `ebpf:"control"`
+	Counters       *ebpf.Map `ebpf:"counters"`
+	Devices        *ebpf.Map `ebpf:"devices"`
+	DropSlots      *ebpf.Map `ebpf:"drop_slots"`
+	Drops          *ebpf.Map `ebpf:"drops"`
+	Ended          *ebpf.Map `ebpf:"ended"`
+	FlowFilter     *ebpf.Map `ebpf:"flow_filter"`
+	Flows          *ebpf.Map `ebpf:"flows"`
+	QuarantineMacs *ebpf.Map `ebpf:"quarantine_macs"`
+	Recent         *ebpf.Map `ebpf:"recent"`
+	SampleBudget   *ebpf.Map `ebpf:"sample_budget"`
+	Samples        *ebpf.Map `ebpf:"samples"`
+	Sets           *ebpf.Map `ebpf:"sets"`
+	Sockets        *ebpf.Map `ebpf:"sockets"`
+	Told           *ebpf.Map `ebpf:"told"`
+	Unseen         *ebpf.Map `ebpf:"unseen"`
 }
 
 func (m *edgeMaps) Close() error {
 	return _EdgeClose(
+		m.Buckets,
 		m.Control,
 		m.Counters,
 		m.Devices,
@@ -257,6 +293,8 @@ func (m *edgeMaps) Close() error {
 		m.Ended,
 		m.FlowFilter,
 		m.Flows,
+		m.QuarantineMacs,
+		m.Recent,
 		m.SampleBudget,
 		m.Samples,
 		m.Sets,

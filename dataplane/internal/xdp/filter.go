@@ -41,7 +41,7 @@ func newFlowFilter(m *ebpf.Map, flows int) (*flowFilter, error) {
 	}, nil
 }
 
-// flowBit is flow_bit of bpf/include/verdict.h.
+// flowBit is the bit of flow_hash of bpf/include/verdict.h.
 func flowBit(k *edgeFlowKey, shift uint32) uint32 {
 	le := binary.LittleEndian
 	h := (le.Uint64(k.A.B[:8]) ^ le.Uint64(k.B.B[:8])) * hashFactor

@@ -142,6 +142,11 @@ func (t *flowTable) install(key *edgeFlowKey, verdict uint8) bool {
 // SetFlow gives a flow a verdict from outside of the packet loops; Undecided takes its verdict away. A Cut given here may let
 // packets overtake those that are on their way through a Handler. ErrFull says that the table has no room.
 func (w *Wire) SetFlow(key wire.FlowKey, v wire.FlowVerdict) error {
+	w.life.RLock()
+	defer w.life.RUnlock()
+	if w.closed {
+		return fmt.Errorf("set flow: %w", ErrClosed)
+	}
 	k := flowKey(&key)
 	if v == wire.Undecided {
 		w.flows.remove(&k)
@@ -156,6 +161,11 @@ func (w *Wire) SetFlow(key wire.FlowKey, v wire.FlowVerdict) error {
 // ForgetDrops takes the verdict of every dropped flow away: call it when the policy that they were made under is gone.
 // Their next packets go to the Handler.
 func (w *Wire) ForgetDrops() error {
+	w.life.RLock()
+	defer w.life.RUnlock()
+	if w.closed {
+		return fmt.Errorf("forget drops: %w", ErrClosed)
+	}
 	w.flows.sweepMu.Lock()
 	defer w.flows.sweepMu.Unlock()
 	var keys []edgeFlowKey

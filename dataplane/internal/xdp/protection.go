@@ -1,7 +1,6 @@
 package xdp
 
 import (
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -81,8 +80,10 @@ func (w *Wire) Bypass(on bool, limit time.Duration) error {
 	if on && (limit < time.Second || limit > 24*time.Hour) {
 		return fmt.Errorf("bypass: limit %v is not in 1s..24h", limit)
 	}
-	if w.closed.Load() {
-		return errors.New("bypass: the wire is closed")
+	w.life.RLock()
+	defer w.life.RUnlock()
+	if w.closed {
+		return fmt.Errorf("bypass: %w", ErrClosed)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

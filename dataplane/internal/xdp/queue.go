@@ -150,12 +150,19 @@ func (q *queue) beat(now int64) {
 // Run hands packets to Handlers until ctx ends, then drains: the program forwards on its own from the first moment of the
 // end, and what the sockets hold goes out first. It may be called again after it has returned.
 func (w *Wire) Run(ctx context.Context, newHandler func(queue int) wire.Handler) (err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	w.mu.Lock()
+	if w.stop == nil {
+		w.mu.Unlock()
+		return fmt.Errorf("run wire: %w", ErrClosed)
+	}
 	if w.running {
 		w.mu.Unlock()
 		return errors.New("run wire: it runs already")
 	}
-	w.running = true
+	ended := make(chan struct{})
+	w.running, w.cancelRun, w.runEnded = true, cancel, ended
 	w.mu.Unlock()
 	n := w.ports[0].queues
 	for _, p := range w.ports {
@@ -168,7 +175,7 @@ func (w *Wire) Run(ctx context.Context, newHandler func(queue int) wire.Handler)
 	var queues []*queue
 	defer func() {
 		w.mu.Lock()
-		w.queues, w.running = nil, false
+		w.queues, w.running, w.cancelRun = nil, false, nil
 		for _, q := range queues {
 			q.counters.addTo(&w.loopTotal)
 		}
@@ -176,6 +183,7 @@ func (w *Wire) Run(ctx context.Context, newHandler func(queue int) wire.Handler)
 		for _, q := range queues {
 			q.close()
 		}
+		close(ended)
 	}()
 	for id := range min(want, maxQueues) {
 		q, err := newQueue(ctx, w, id)
@@ -188,8 +196,6 @@ func (w *Wire) Run(ctx context.Context, newHandler func(queue int) wire.Handler)
 	if len(queues) < n {
 		w.log.Error("queues without a socket are forwarded without being looked at", "queues", n, "sockets", len(queues))
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	errs := make([]error, len(queues))
 	var wg sync.WaitGroup
 	for i, q := range queues {

@@ -49,6 +49,11 @@ func (w *Wire) swap(slot, step uint32, sets []BlockSet) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	w.life.RLock()
+	defer w.life.RUnlock()
+	if w.closed {
+		return 0, ErrClosed
+	}
 	if plan.nRefuse > 0 {
 		w.log.Warn("prefixes too short for a list are left out", "number", plan.nRefuse, "first", plan.refused)
 	}

@@ -92,20 +92,22 @@ type Status struct {
 // noteNames are the names of enum note.
 var noteNames = [...]string{
 	"vlan", "pppoe", "tunnel", "opaque", "fragment", "not-ip", "truncated", "malformed", "too-deep", "never-block",
-	"sample-lost", "sample-held", "ended-lost", "drop-unlisted",
+	"sample-lost", "sample-held", "ended-lost", "drop-unlisted", "zone-counted",
 }
 
-// Status reads the counters. It may be called at any time before Close.
+// Status reads the counters. After Close it returns the last ones and ErrClosed.
 func (w *Wire) Status() (Status, error) {
+	w.life.RLock()
+	defer w.life.RUnlock()
+	if w.closed {
+		return w.last, fmt.Errorf("read status: %w", ErrClosed)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := Status{
 		Mode: w.cfg.Mode.String(), Layout: layoutVersion, Running: w.running, Flows: w.flows.count.Load(), FlowLimit: w.cfg.Flows,
 		Prefixes: w.blockPrefixes, Generation: atomic.LoadUint32(&w.control.Generation), BypassUntil: w.bypassUntil,
 		LostDropSamples: w.lost.drops.Load(), LateFlowRecords: w.lost.records.Load(), LostIntervals: w.lost.unprotected.Load(),
-	}
-	if w.closed.Load() {
-		return s, fmt.Errorf("read status: the wire is closed")
 	}
 	for _, p := range w.ports {
 		ps, err := w.portStatus(p)

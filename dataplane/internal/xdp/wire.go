@@ -49,13 +49,20 @@ type Wire struct {
 	records     chan wire.FlowRecord
 	unprotected chan UnprotectedInterval
 
-	flows  *flowTable
-	lost   lost
-	stop   context.CancelFunc
-	wg     sync.WaitGroup
-	closed atomic.Bool
+	flows *flowTable
+	lost  lost
+	stop  context.CancelFunc
+	wg    sync.WaitGroup
+
+	// life is held for reading by every method that touches maps or the control page, for writing when they go away.
+	// Taken before mu.
+	life   sync.RWMutex
+	closed bool
 
 	mu            sync.Mutex
+	last          Status // at Close
+	cancelRun     context.CancelFunc
+	runEnded      chan struct{}
 	queues        []*queue // of the present Run
 	running       bool
 	loopTotal     LoopStatus // of earlier Runs
@@ -82,6 +89,9 @@ type port struct {
 }
 
 var _ wire.Source = (*Wire)(nil)
+
+// ErrClosed says that the wire was closed.
+var ErrClosed = errors.New("wire is closed")
 
 // Open loads the program, takes over what an earlier agent pinned, and attaches it to the ports. Traffic flows through the
 // whole time if it did before. It needs root.
@@ -361,21 +371,35 @@ func (w *Wire) FlowRecords() <-chan wire.FlowRecord { return w.records }
 // Unprotected are spans of time in which traffic may have flowed without having been looked at. The channel closes with Close.
 func (w *Wire) Unprotected() <-chan UnprotectedInterval { return w.unprotected }
 
-// Close ends the wire's goroutines and leaves program, maps and links in place: traffic goes on, block sets and verdicts stay.
-// Call it after Run has returned.
+// Close ends the wire's goroutines, a Run that still goes on with them, and leaves program, maps and links in place: traffic
+// goes on, block sets and verdicts stay. All other methods may be called after it; they return ErrClosed.
 func (w *Wire) Close() error { return w.shut(false) }
 
 // Detach is Close that also takes the program off the ports and removes what is pinned: the ports then forward nothing.
 func (w *Wire) Detach() error { return w.shut(true) }
 
 func (w *Wire) shut(detach bool) error {
-	if w.closed.Swap(true) {
-		return nil
+	w.mu.Lock()
+	if w.stop == nil {
+		w.mu.Unlock()
+		return nil // closed already
 	}
-	w.stop()
+	stop, cancelRun, ended := w.stop, w.cancelRun, w.runEnded
+	w.stop = nil
+	w.mu.Unlock()
+	if cancelRun != nil { // a Run that nobody ended
+		cancelRun()
+		<-ended
+	}
+	stop()
 	_ = w.samples.Close()
 	w.wg.Wait()
 	w.finalSweep()
+	last, _ := w.Status()
+
+	w.life.Lock()
+	defer w.life.Unlock()
+	w.closed, w.last = true, last
 	atomic.StoreUint32(&w.control.Agent, agentClosed)
 	var errs []error
 	if detach {

@@ -42,7 +42,6 @@ func rootCommand() *cobra.Command {
 		Short:         "The program on a Kadomori appliance: a transparent wire that inspects, protects and tells",
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
 	}
 	cmd.PersistentFlags().StringP("config", "f", DefaultConfig, "configuration file")
 	cmd.AddCommand(runCommand(), enrollCommand(), inspectCommand(), rulesCommand(), statusCommand(), selfTestCommand(), bypassCommand(), validateCommand(), versionCommand())

@@ -118,7 +118,6 @@ func (c *Compiled) compileRules(opt Options) error {
 			c.Refused = append(c.Refused, e)
 		}
 	}
-	given := len(rules)
 	self, refused := rule.Parse("self-test", strings.NewReader(SelfTestRule), rule.ParseOptions{})
 	if len(refused) > 0 {
 		return fmt.Errorf("read the self-test's rule: %w", refused[0])
@@ -141,9 +140,9 @@ func (c *Compiled) compileRules(opt Options) error {
 		c.Refused = append(c.Refused, e)
 	}
 	c.Rules, c.Loaded = set, len(set.Rules())-len(self)
-	if given > 0 && c.Loaded <= 0 {
+	if c.Loaded <= 0 && len(c.Refused) > 0 {
 		set.Close()
-		return fmt.Errorf("compile rules: none of %d could be honoured, first: %w", given, c.Refused[0])
+		return fmt.Errorf("compile rules: none of %d could be honoured, first: %w", len(c.Refused), c.Refused[0])
 	}
 	return nil
 }

@@ -69,7 +69,7 @@ verify: $(BIN)/buf ## Generated code is current, modules are tidy, messages stay
 lint: setup $(BIN)/golangci-lint $(BIN)/buf ## Lint Go, protocols, C and shell
 	$(BIN)/buf lint
 	$(BIN)/buf format -d --exit-code
-	$(BIN)/golangci-lint run $(PACKAGES)
+	$(BIN)/golangci-lint run --allow-parallel-runners $(PACKAGES)
 	git ls-files 'bpf/*.c' 'bpf/*.h' 'dataplane/*.c' 'dataplane/*.h' ':!bpf/headers' | xargs -r clang-format --dry-run -Werror
 	git ls-files '*.sh' .ci/run | xargs -r shellcheck
 

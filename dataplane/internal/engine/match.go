@@ -139,6 +139,9 @@ func (w *Worker) settleTxs(f *flowT, toServer bool) {
 			w.packetFinding(f, toServer)
 			w.engine.cfg.Sink.Transaction(&w.fpkt, t)
 		}
+		if w.engine.cfg.Transactions {
+			w.tellFiles(f, t, toServer)
+		}
 		// A direction that never had anything to show needs no packet of its own.
 		gone := cs && cc && b.Ready && (b.Inspected[0] || b.Inspected[1])
 		if w.matcher != nil && gone && !oneSided(t) {
@@ -152,6 +155,27 @@ func (w *Worker) settleTxs(f *flowT, toServer bool) {
 	}
 	if n > 0 {
 		x.parser.Drop(n)
+	}
+}
+
+// tellFiles tells of files that were closed.
+func (w *Worker) tellFiles(f *flowT, t inspect.Tx, toServer bool) {
+	fs, ok := t.(inspect.Filer)
+	if !ok {
+		return
+	}
+	for _, x := range fs.Files() {
+		if x.State == inspect.FileOpen || x.Logged {
+			continue
+		}
+		x.Logged = true
+		w.packetFinding(f, toServer)
+		if x.ToServer != toServer {
+			w.fpkt.Src, w.fpkt.Dst = w.fpkt.Dst, w.fpkt.Src
+			w.fpkt.SrcPort, w.fpkt.DstPort = w.fpkt.DstPort, w.fpkt.SrcPort
+			w.fpkt.ToServer = x.ToServer
+		}
+		w.engine.cfg.Sink.Transaction(&w.fpkt, x)
 	}
 }
 
@@ -340,7 +364,8 @@ func (w *Worker) fillPacket(f *flowT, toServer bool) {
 		TTL: p.TTL, TOS: p.TOS, IPID: p.IPID, FragOff: p.FragOff, IPOpts: rule.IPOpts(p.IPOpts), TCPFlags: p.TCPFlags, TCPSeq: p.Seq,
 		TCPAck: p.Ack, TCPWindow: p.Window, TCPMSS: p.MSS, TCPWScale: p.WScale, ICMPType: p.ICMPType, ICMPCode: p.ICMPCode,
 		ICMPID: p.ICMPID, ICMPSeq: p.ICMPSeq, HasICMPID: p.HasICMPID, EtherHeader: p.EtherHeader, IPHeader: p.IPHeader,
-		L4Header: p.L4Header, Payload: p.Payload, Tunnel: p.Tunnel,
+		L4Header: p.L4Header, Payload: p.Payload, Tunnel: p.Tunnel, Pseudo: w.isPseudo,
+		SumsGood: w.sums.good, SumsBad: w.sums.bad,
 	}
 	if p.MF {
 		r.FragBits |= rule.MoreFragments

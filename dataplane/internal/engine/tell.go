@@ -198,6 +198,9 @@ func (w *Worker) classify(f *flowT) {
 			opaque = true // TLS and the like: the name at best
 		}
 	}
+	if x.app <= rule.AppFailed && f.Proto == packet.ProtoTCP && f.TCP.Streams[0].Sent()+f.TCP.Streams[1].Sent() == 0 {
+		k.ServerPort = 0 // nothing was ever said: a knock on a port is not the port's application
+	}
 	id := w.engine.vocabulary.Identify(&k)
 	visible := appid.Clear
 	switch {
@@ -312,14 +315,18 @@ func (w *Worker) endFlow(f *flowT, why flow.Reason) {
 	}
 	if x.parser != nil {
 		x.parser.Finish()
-		if w.engine.cfg.Transactions {
-			for _, t := range x.parser.Txs() {
-				b := t.Base()
-				if b.Ready && !b.Logged {
-					b.Logged = true
-					w.flowFinding(f)
-					w.engine.cfg.Sink.Transaction(&w.fpkt, t)
-				}
+	}
+	if !x.cut && !x.dropped {
+		w.lastLook(f)
+	}
+	if x.parser != nil && w.engine.cfg.Transactions {
+		for _, t := range x.parser.Txs() {
+			w.pkt.Src, w.pkt.Dst, w.pkt.SrcPort, w.pkt.DstPort, w.pkt.Proto = f.Client, f.Server, f.ClientPort, f.ServerPort, f.Proto
+			w.tellFiles(f, t, true)
+			if b := t.Base(); b.Ready && !b.Logged {
+				b.Logged = true
+				w.flowFinding(f)
+				w.engine.cfg.Sink.Transaction(&w.fpkt, t)
 			}
 		}
 	}
@@ -354,6 +361,50 @@ func (w *Worker) endFlow(f *flowT, why flow.Reason) {
 	rules := x.rules
 	rules.Reset()
 	*x = flowExt{rules: rules}
+}
+
+// lastLook runs the rules once more for each direction, on a packet made up, so that what was completed by the end of the
+// flow is judged too. It can only tell: there is no packet left to stop.
+func (w *Worker) lastLook(f *flowT) {
+	if w.matcher == nil || f.X.parser == nil || len(f.X.parser.Txs()) == 0 {
+		return
+	}
+	for _, toServer := range [2]bool{true, false} {
+		open := false
+		for _, t := range f.X.parser.Txs() {
+			open = open || !t.Base().Inspected[dirIndex(toServer)]
+		}
+		if !open {
+			continue
+		}
+		w.pseudo(f, toServer)
+		var v verdict
+		w.rules(f, nil, toServer, &v)
+		for _, t := range f.X.parser.Txs() {
+			t.Base().Inspected[dirIndex(toServer)] = true
+		}
+	}
+}
+
+// pseudo makes w.pkt a packet of the flow without payload.
+func (w *Worker) pseudo(f *flowT, toServer bool) {
+	p := &w.pkt
+	p.Reset()
+	p.Time, p.Proto = f.Last, f.Proto
+	p.Src, p.Dst, p.SrcPort, p.DstPort = f.Client, f.Server, f.ClientPort, f.ServerPort
+	if !toServer {
+		p.Src, p.Dst, p.SrcPort, p.DstPort = p.Dst, p.Src, p.DstPort, p.SrcPort
+	}
+	p.Version = 6
+	if p.Src.Is4() {
+		p.Version = 4
+	}
+	if f.Proto == packet.ProtoTCP {
+		p.TCPFlags = packet.ACK
+	}
+	p.TTL = 64
+	p.HasL4 = true
+	w.isPseudo = true
 }
 
 // flowFinding fills w.fpkt with the originator's view of a flow.

@@ -99,6 +99,8 @@ type Worker struct {
 	count    counters
 	events   [8]rule.Event
 	alert    finding.Alert
+	isPseudo bool // w.pkt is made up
+	sums     sumWatch
 }
 
 type macIP struct {
@@ -144,6 +146,7 @@ func (w *Worker) HandlePcap(c *pcap.Packet) wire.Decision {
 
 func (w *Worker) packet(port wire.Port, size int) wire.Decision {
 	w.sync()
+	w.isPseudo = false
 	p := &w.pkt
 	bump(&w.count.packets, 1)
 	bump(&w.count.bytes, uint64(size))
@@ -272,6 +275,9 @@ func (w *Worker) ip(port wire.Port, size int) wire.Decision {
 		return wire.Decision{Flow: wire.Cut, Key: f.Key.Wire()}
 	}
 	bump(&w.count.inspected, 1)
+	if w.badSums() {
+		return w.other(f, toServer, port, size)
+	}
 	var dec wire.Decision
 	switch {
 	case proto == packet.ProtoTCP && p.HasL4:
@@ -324,6 +330,15 @@ func (w *Worker) newFlow(key *flow.Key, forward bool, port wire.Port) *flowT {
 	if !w.engine.cfg.Offline && !x.inside[1] && w.pol.zones.Inside(f.Server) && f.Server.IsPrivate() {
 		x.inside[1] = true // another part of the clinic behind the other port
 	}
+	for i, a := range [2]netip.Addr{f.Client, f.Server} { // a group is nobody's device
+		mac := clientMAC
+		if i == 1 {
+			mac = serverMAC
+		}
+		if a.IsMulticast() || mac[0]&1 != 0 || a.IsUnspecified() && i == 1 || a == limitedBroadcast {
+			x.inside[i] = false
+		}
+	}
 	vlan := w.vlan()
 	x.zones = [2]int{inventory.NoZone, inventory.NoZone}
 	for i, a := range [2]netip.Addr{f.Client, f.Server} {
@@ -342,6 +357,9 @@ func (w *Worker) newFlow(key *flow.Key, forward bool, port wire.Port) *flowT {
 		x.direction = finding.Outbound
 	}
 	x.clientIsDev = x.direction != finding.Inbound
+	if x.direction == finding.Outbound && !x.inside[0] && port == wire.WAN {
+		x.clientIsDev = false // from outside to a group: bytes in, of no device
+	}
 	mac, addr, at := clientMAC, f.Client, clientPort
 	zone := x.zones[0]
 	if !x.clientIsDev {
@@ -362,6 +380,8 @@ func (w *Worker) newFlow(key *flow.Key, forward bool, port wire.Port) *flowT {
 	w.firstPacket(f)
 	return f
 }
+
+var limitedBroadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 // listDevice lists the device of a new flow, once in a while: ARP may never be seen on a routed or IPv6-only link.
 func (w *Worker) listDevice(mac [6]byte, a netip.Addr, port wire.Port, zone int) {

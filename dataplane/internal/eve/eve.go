@@ -201,6 +201,9 @@ func (w *Writer) Alert(a *finding.Alert) {
 	if a.Tx != nil {
 		b = inspect.AppendKey(b, a.Tx.EVEType())
 		b = a.Tx.AppendEVE(b)
+		if x, ok := a.Tx.(extra); ok {
+			b = x.AppendExtra(b)
+		}
 	}
 	if a.Packet.App != "" {
 		b = appendString(b, "app_proto", appName(a.Packet.App))
@@ -338,7 +341,18 @@ func (w *Writer) Transaction(p *finding.Packet, t finding.Transaction) {
 	b := w.head(p, t.EVEType())
 	b = inspect.AppendKey(b, t.EVEType())
 	b = t.AppendEVE(b)
+	if x, ok := t.(extra); ok {
+		b = x.AppendExtra(b)
+	}
+	if p.App != "" && t.EVEType() == "fileinfo" {
+		b = appendString(b, "app_proto", appName(p.App))
+	}
 	w.write(b)
+}
+
+// extra is a transaction that prints more than its own object.
+type extra interface {
+	AppendExtra(b []byte) []byte
 }
 
 // FlowEnd writes a flow record.

@@ -58,6 +58,9 @@ type Seen struct {
 
 // Observe takes an observation in. changed says that it is worth telling: a new device, or another address, name or zone.
 func (t *Table) Observe(s *Seen) (d Device, changed bool) {
+	if s.MAC[0]&1 != 0 || s.MAC == ([6]byte{}) { // a group, or none
+		return Device{MAC: s.MAC, IP: s.IP, Zone: s.Zone}, false
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	dev := t.devices[s.MAC]
@@ -118,7 +121,7 @@ func (t *Table) addAddress(dev *Device, a netip.Addr) bool {
 	case !dev.IP.IsValid():
 	case dev.IP.Is4() && !a.Is4(): // IPv4 stays the main address
 		return false
-	case a.Is6() && a.IsLinkLocalUnicast():
+	case a.IsLinkLocalUnicast():
 		return false
 	}
 	dev.IP = a

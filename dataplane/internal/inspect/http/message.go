@@ -35,11 +35,14 @@ type message struct {
 	bodyBuf     []byte // kept part of the body
 	bodyLen     uint64 // all of it
 	cookie      span
-	encoding    encoding
+	coding      coding
+	file        *inspect.File // open one
+	multipart   multipart
 }
 
 func (m *message) reset() {
-	*m = message{length: -1, raw: m.raw[:0], mem: m.mem[:0], fields: m.fields[:0], lines: m.lines[:0], header: m.header[:0], names: m.names[:0]}
+	m.coding.reset()
+	*m = message{coding: m.coding, length: -1, raw: m.raw[:0], mem: m.mem[:0], fields: m.fields[:0], lines: m.lines[:0], header: m.header[:0], names: m.names[:0]}
 }
 
 func (m *message) keep(b []byte) span {
@@ -148,7 +151,7 @@ func (m *message) headersEnd(tx *Tx, toServer bool) {
 		m.chunked = true
 	}
 	if v := m.find("content-encoding"); v != nil {
-		m.encoding = parseEncoding(v)
+		m.coding.set(v)
 	}
 }
 

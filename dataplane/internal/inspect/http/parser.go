@@ -34,12 +34,6 @@ const (
 	phaseTunnel
 )
 
-// Memory lends buffers; flow.Pool does.
-type Memory interface {
-	Get(n int) []byte
-	Put(b []byte)
-}
-
 type side struct {
 	phase phase
 	left  int64 // of the body or chunk
@@ -48,7 +42,7 @@ type side struct {
 
 // Parser parses one flow.
 type Parser struct {
-	mem    Memory
+	mem    inspect.Memory
 	txs    []inspect.Tx
 	free   []*Tx
 	nextID uint64
@@ -61,7 +55,7 @@ type Parser struct {
 }
 
 // New makes a parser that keeps bodies in mem.
-func New(mem Memory) *Parser { return &Parser{mem: mem} }
+func New(mem inspect.Memory) *Parser { return &Parser{mem: mem} }
 
 // App is HTTP/1.
 func (p *Parser) App() rule.App { return rule.AppHTTP1 }
@@ -176,6 +170,11 @@ func (p *Parser) Drop(n int) {
 func (p *Parser) Finish() {
 	for _, t := range p.txs {
 		if tx, ok := t.(*Tx); ok {
+			for i, s := range [2]*side{&p.req, &p.res} {
+				if s.tx == tx {
+					tx.cutOff(s.phase != phaseToEnd, i == 0)
+				}
+			}
 			tx.end(true)
 			tx.end(false)
 			tx.Ready = true
@@ -209,7 +208,7 @@ func (p *Parser) Gap(_ *inspect.Meta, toServer bool, n uint64) inspect.Status {
 		if int64(n) <= s.left {
 			s.left -= int64(n)
 			if s.tx != nil {
-				s.tx.side(toServer).gap = true
+				s.tx.gap(toServer)
 			}
 			if s.left == 0 {
 				p.bodyEnd(s, toServer)
@@ -218,7 +217,7 @@ func (p *Parser) Gap(_ *inspect.Meta, toServer bool, n uint64) inspect.Status {
 		}
 	case phaseToEnd:
 		if s.tx != nil {
-			s.tx.side(toServer).gap = true
+			s.tx.gap(toServer)
 		}
 		return inspect.More
 	default:
@@ -262,6 +261,7 @@ func (p *Parser) Data(m *inspect.Meta, toServer bool, b []byte, end bool) (used 
 		}
 	}
 	if end && s.tx != nil {
+		s.tx.cutOff(s.phase != phaseToEnd, toServer)
 		s.tx.end(toServer)
 		if !toServer {
 			s.tx.Ready = true

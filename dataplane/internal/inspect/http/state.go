@@ -7,31 +7,6 @@ import (
 	"github.com/kadomori/kadomori/dataplane/internal/rule"
 )
 
-// encoding is a body's content coding.
-type encoding uint8
-
-const (
-	identity encoding = iota
-	gzipped
-	deflated
-	brotlied
-	otherEncoding
-)
-
-func parseEncoding(v []byte) encoding {
-	switch {
-	case containsFold(v, "gzip"):
-		return gzipped
-	case containsFold(v, "deflate"):
-		return deflated
-	case inspect.EqualFold(v, "br"):
-		return brotlied
-	case inspect.EqualFold(v, "identity") || len(v) == 0:
-		return identity
-	}
-	return otherEncoding
-}
-
 // Tx is one request and its response.
 type Tx struct {
 	inspect.TxBase
@@ -48,22 +23,16 @@ type Tx struct {
 	http09      bool
 	serverPort  uint16
 	events      []rule.Event
+	files       []*inspect.File
+	spare       []*inspect.File
+	mem         inspect.Memory
 }
 
 func (t *Tx) reset(id uint64, now int64) {
 	t.ResetBase(id, now)
 	t.req.reset()
 	t.res.reset()
-	*t = Tx{TxBase: t.TxBase, req: t.req, res: t.res, events: t.events[:0]}
-}
-
-func (t *Tx) release(mem Memory) {
-	for _, m := range [2]*message{&t.req, &t.res} {
-		if m.bodyBuf != nil {
-			mem.Put(m.bodyBuf)
-			m.bodyBuf = nil
-		}
-	}
+	*t = Tx{TxBase: t.TxBase, req: t.req, res: t.res, events: t.events[:0], files: t.files[:0], spare: t.spare, mem: t.mem}
 }
 
 var (
@@ -99,6 +68,7 @@ func (t *Tx) end(toServer bool) {
 	if m.started && m.lineDone && !m.headersDone {
 		t.headersEnd(toServer)
 	}
+	t.bodyEnd(toServer)
 	m.done, m.headersDone, m.lineDone = true, true, true
 }
 
@@ -113,6 +83,7 @@ func (t *Tx) headersEnd(toServer bool) {
 	if !toServer {
 		return
 	}
+	t.startMultipart(&t.req)
 	h := t.req.find("host")
 	if u := t.req.at(t.uriHost); len(u) > 0 {
 		h = u
@@ -131,28 +102,6 @@ func (t *Tx) headersEnd(toServer bool) {
 	h = append([]byte(nil), h...)
 	t.req.mem = inspect.Lower(t.req.mem, h)
 	t.hostText = span{from, len(t.req.mem)}
-}
-
-// body keeps the part of a body that rules look at.
-func (t *Tx) body(mem Memory, toServer bool, b []byte) {
-	m := t.side(toServer)
-	m.bodyLen += uint64(len(b))
-	keep := min(len(b), maxBody-len(m.bodyBuf))
-	if keep <= 0 {
-		return
-	}
-	if len(m.bodyBuf)+keep > cap(m.bodyBuf) {
-		nb := mem.Get(max(2*cap(m.bodyBuf), len(m.bodyBuf)+keep))
-		if nb == nil {
-			return
-		}
-		nb = append(nb, m.bodyBuf...)
-		if m.bodyBuf != nil {
-			mem.Put(m.bodyBuf)
-		}
-		m.bodyBuf = nb
-	}
-	m.bodyBuf = append(m.bodyBuf, b[:keep]...)
 }
 
 // App is HTTP/1.
@@ -210,12 +159,16 @@ func (t *Tx) Buffer(b rule.Buffer, toServer bool, n int) rule.Value {
 		return m.nthHeader(n)
 	default:
 	}
+	if inspect.IsFileBuffer(b) {
+		if b == rule.BufFileData && !toServer && n == 0 && len(t.files) == 0 {
+			return m.bodyValue()
+		}
+		return inspect.FileBuffer(t.files, m.done, b, toServer, n)
+	}
 	if n > 0 {
 		return rule.Value{State: rule.Absent}
 	}
 	switch b {
-	case rule.BufFileData:
-		return m.bodyValue()
 	case rule.BufHTTPHeader:
 		return when(m.headersDone, m.header)
 	case rule.BufHTTPHeaderRaw:
@@ -327,5 +280,13 @@ func (m *message) nthHeader(n int) rule.Value {
 	return rule.Value{Data: m.at(m.lines[n]), State: rule.Done}
 }
 
-// Number has none.
-func (t *Tx) Number(rule.Number, bool, int) (uint64, rule.State) { return 0, rule.Absent }
+// Number gives the sizes of files.
+func (t *Tx) Number(k rule.Number, toServer bool, n int) (uint64, rule.State) {
+	if k == rule.NumFileSize {
+		return inspect.FileNumber(t.files, t.side(toServer).done, toServer, n)
+	}
+	return 0, rule.Absent
+}
+
+// Files are those the transaction carries.
+func (t *Tx) Files() []*inspect.File { return t.files }

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,14 +59,18 @@ type agent struct {
 	uplink   *uplink.Uplink
 	linkErr  string // why there is no link yet
 
-	inForce  atomic.Pointer[policy.Compiled]
-	lists    atomic.Pointer[map[uint32]list]
+	inForce atomic.Pointer[policy.Compiled]
+	lists   atomic.Pointer[map[uint32]list]
 
 	wireMu    sync.Mutex
 	wireSeen  xdp.Status // last read
 	wireEnded bool
-	retired  chan *rule.Set
-	selfTest atomic.Pointer[selfTestResult]
+	// firstAttach: the wire was not in the path before this run. The moment between attaching and the first packet loop is
+	// then no protection lost, it is the wire being put in; skipped is its length.
+	firstAttach bool
+	skipped     atomic.Int64
+	retired     chan *rule.Set
+	selfTest    atomic.Pointer[selfTestResult]
 }
 
 // list is what a drop's list id stands for.
@@ -113,6 +118,7 @@ func RunWithLog(ctx context.Context, cfg Config, w io.Writer) (err error) {
 	if a.engine, err = engine.New(engine.Config{Sink: a.sink, MaxFlows: cfg.MaxFlows, Log: log}); err != nil {
 		return err
 	}
+	a.firstAttach = !attached(cfg.PinDir)
 	if a.wire, err = xdp.Open(wireConfig(&cfg, log)); err != nil {
 		return err
 	}
@@ -164,6 +170,12 @@ func RunWithLog(ctx context.Context, cfg Config, w io.Writer) (err error) {
 	return err
 }
 
+// attached says whether an earlier run left the wire in the path.
+func attached(pinDir string) bool {
+	links, _ := filepath.Glob(filepath.Join(pinDir, "link_*"))
+	return len(links) > 0
+}
+
 // wireStatus reads the wire's counters; once the wire was ended it gives the last ones.
 func (a *agent) wireStatus() xdp.Status {
 	a.wireMu.Lock()
@@ -176,6 +188,7 @@ func (a *agent) wireStatus() xdp.Status {
 		a.log.Warn("counters of the wire can't be read", "err", err)
 		return a.wireSeen
 	}
+	st.Unprotected = max(st.Unprotected-time.Duration(a.skipped.Load()), 0)
 	a.wireSeen = st
 	return st
 }
@@ -323,6 +336,8 @@ func (a *agent) applyIntervals() {
 	if a.health != nil {
 		in := c.Policy.GetIntervals()
 		a.health.SetIntervals(seconds(in.GetHealthS()), seconds(in.GetTrafficS()))
+		// Repeats are told no later than the heartbeat that they belong to.
+		a.sink.SetFold(min(cmp.Or(seconds(in.GetHealthS()), time.Minute), time.Minute))
 	}
 	a.mu.Lock()
 	up := a.uplink
@@ -381,6 +396,12 @@ func (a *agent) pumpFlowRecords(context.Context) error {
 
 func (a *agent) pumpUnprotected(context.Context) error {
 	for u := range a.wire.Unprotected() {
+		if a.firstAttach && u.Cause == xdp.CauseStarting {
+			a.firstAttach = false
+			a.skipped.Store(int64(u.To.Sub(u.From)))
+			a.log.Info("wire put into the path", "took", u.To.Sub(u.From))
+			continue
+		}
 		a.sink.Unprotected(unprotectedEvent(u))
 	}
 	return nil

@@ -19,7 +19,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// Version of the agent; the build sets it.
+// Version of the agent; main sets it from the build.
 var Version = "0.1.0-dev"
 
 // DefaultConfig is where the commands look for the configuration.

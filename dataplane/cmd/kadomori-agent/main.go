@@ -7,4 +7,12 @@ import (
 	"github.com/kadomori/kadomori/dataplane/app"
 )
 
-func main() { os.Exit(app.Main(os.Args[1:], os.Stdout, os.Stderr)) }
+// version is set by the build.
+var version string
+
+func main() {
+	if version != "" {
+		app.Version = version
+	}
+	os.Exit(app.Main(os.Args[1:], os.Stdout, os.Stderr))
+}

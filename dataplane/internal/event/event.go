@@ -89,6 +89,7 @@ type Sink struct {
 	total   [kinds]atomic.Uint64
 	dropped atomic.Uint64
 	folded  atomic.Uint64
+	period  atomic.Int64      // of folding, ns
 	folds   map[foldKey]*fold // only Run
 }
 
@@ -119,9 +120,17 @@ func New(cfg Config) (*Sink, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Sink{
-		cfg: cfg, log: cfg.Log.Named("event"), queue: make(chan item, cfg.Queue), folds: map[foldKey]*fold{},
-	}, nil
+	s := &Sink{cfg: cfg, log: cfg.Log.Named("event"), queue: make(chan item, cfg.Queue), folds: map[foldKey]*fold{}}
+	s.SetFold(cfg.Fold)
+	return s, nil
+}
+
+// SetFold changes the time over which repeats are counted; 0 or less means one minute. The policy's health interval shortens it.
+func (s *Sink) SetFold(d time.Duration) {
+	if d <= 0 {
+		d = time.Minute
+	}
+	s.period.Store(int64(d))
 }
 
 // Stats counts events since start.
@@ -156,7 +165,7 @@ func (s *Sink) push(it item) {
 
 // Run appends events until ctx ends; then it empties the queue, tells all folds and returns. The spool must outlive it.
 func (s *Sink) Run(ctx context.Context) error {
-	tick := time.NewTicker(min(s.cfg.Fold, time.Second))
+	tick := time.NewTicker(min(s.cfg.Fold, 500*time.Millisecond))
 	defer tick.Stop()
 	for {
 		select {
@@ -215,10 +224,10 @@ func merge(f *fold, it item) {
 
 // settle tells the folds that are due (all when final), forgets those that were quiet, and declares what was lost.
 func (s *Sink) settle(final bool) {
-	now := s.cfg.Now()
+	now, period := s.cfg.Now(), time.Duration(s.period.Load())
 	for key, f := range s.folds {
 		age := now.Sub(f.since)
-		if !final && age < s.cfg.Fold && age >= 0 { // a clock that was put back must not hold a fold for years
+		if !final && age < period && age >= 0 { // a clock that was put back must not hold a fold for years
 			continue
 		}
 		if f.n == 0 {

@@ -156,7 +156,7 @@ func NewReporter(ctx context.Context, cfg Config) (*Reporter, error) {
 		return nil, err
 	}
 	r.pdf, err = render.NewPDF(render.PDFConfig{
-		Python: cfg.Renderer.Python, Concurrency: cfg.Renderer.Concurrency, Timeout: cfg.Renderer.Timeout, Log: cfg.Logger.Named("pdf"),
+		Python: cfg.Renderer.Python, Concurrency: cfg.concurrency(), Timeout: cfg.Renderer.Timeout, Log: cfg.Logger.Named("pdf"),
 	})
 	if err != nil {
 		return nil, err
@@ -221,8 +221,16 @@ func (r *Reporter) print(ctx context.Context, facts *month.Facts) (*Report, erro
 	if out.Renderer, err = r.pdf.Versions(ctx); err != nil {
 		return nil, err
 	}
+	evidence, devices, err := page.Files(facts, r.w)
+	if err != nil {
+		return nil, err
+	}
+	id := fmt.Sprintf("%s-%d", facts.DocumentNo, facts.Revision)
 	out.PDF, err = r.pdf.Render(ctx, render.Job{
-		HTML: out.HTML, Issued: issued, Identifier: fmt.Sprintf("%s-%d", facts.DocumentNo, facts.Revision),
+		HTML: out.HTML, Issued: issued, Identifier: id, Attachments: []render.Attachment{
+			{Name: id + "-evidence.csv", Description: "証跡番号の一覧", Data: evidence},
+			{Name: id + "-devices.csv", Description: "端末ごとの検知", Data: devices},
+		},
 	})
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -28,7 +29,7 @@ type Config struct {
 	Renderer struct {
 		// Python is the interpreter that has WeasyPrint; default /usr/bin/python3, where the Debian package puts it.
 		Python string `yaml:"python"`
-		// Concurrency is how many reports are made at a time; default 1, sensible up to the number of cores.
+		// Concurrency is how many reports are made at a time; default the number of cores, at most 4.
 		Concurrency int `yaml:"concurrency"`
 		// Timeout of one PDF; default 120s.
 		Timeout time.Duration `yaml:"timeout"`
@@ -94,6 +95,11 @@ func (c *Config) dsn() (string, error) {
 		return s, nil
 	}
 	return "", fmt.Errorf("read dsn file %s: it is empty", c.DSNFile)
+}
+
+// concurrency is how many reports are made at a time.
+func (c *Config) concurrency() int {
+	return cmp.Or(c.Renderer.Concurrency, min(runtime.NumCPU(), 4))
 }
 
 func (c *Config) now() time.Time {

@@ -129,7 +129,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := river.AddWorkerSafely(workers, &worker{r: r, m: newMetrics(reg)}); err != nil {
 		return fmt.Errorf("set up queue: %w", err)
 	}
-	concurrency := max(cfg.Renderer.Concurrency, 1)
+	concurrency := cfg.concurrency()
 	client, err := river.NewClient(riverpgxv5.New(r.pool), &river.Config{
 		Schema: Schema, Workers: workers, Logger: slogFor(cfg.Logger.Named("queue")),
 		Queues:       map[string]river.QueueConfig{Queue: {MaxWorkers: concurrency}},

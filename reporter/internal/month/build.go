@@ -17,6 +17,8 @@ const (
 	rankedLines = 5
 	// foundLines is how long the table by device on page 2 is.
 	foundLines = 8
+	// foundMax is how many lines the attached file has at most.
+	foundMax = 500
 )
 
 // Facts ends the adding up. The same rows in any order give the same facts.
@@ -107,8 +109,8 @@ func (b *Builder) infected(bk *book) InfectedFacts {
 	}
 	out.Observed = bk.rows("devices/observed", "devices", "report_device", seen, seen, b.in.Month)
 	out.Rows = b.foundRows(bk)
-	if n := len(out.Rows) - foundLines; n > 0 {
-		out.Rows, out.MoreRows = out.Rows[:foundLines], n
+	if n := len(out.Rows) - foundMax; n > 0 {
+		out.Rows, out.MoreRows = out.Rows[:foundMax], n
 	}
 	return out
 }
@@ -198,9 +200,13 @@ func (b *Builder) foundRows(bk *book) []FoundDevice {
 	for i, l := range lines {
 		f := b.found[l.key]
 		row := FoundDevice{Identity: l.id, Category: l.key.category, Last: stamp(f.last), Mark: l.mark}
-		if i < foundLines {
+		if i < foundMax {
 			what := "found/" + cmp.Or(l.id.Key, l.id.IP, "unknown") + "/" + l.key.category
+			at := len(bk.entries)
 			row.Detected, row.Blocked, row.Passed = f.book(bk, what)
+			for j := at; i >= foundLines && j < len(bk.entries); j++ {
+				bk.entries[j].OnlyFile = true
+			}
 		}
 		rows = append(rows, row)
 	}

@@ -96,6 +96,8 @@ func NewBuilder(in Input) (*Builder, error) {
 		heat: map[string][][24]int64{}, heatAll: make([][24]int64, in.Month.Days()), found: map[foundKey]*found{},
 		peers: map[string]*tally{}, targets: map[targetKey]*tally{},
 	}
+	// What was once taken for a device and is a group's address is none.
+	b.in.Devices = slices.DeleteFunc(slices.Clone(in.Devices), func(d Device) bool { return d.MAC.Group() || d.IP.IsMulticast() })
 	for i := range b.in.Devices {
 		d := &b.in.Devices[i]
 		d.Name, d.Hostname, d.Zone = label.Clean(d.Name, label.DeviceMax), label.Hostname(d.Hostname), label.Clean(d.Zone, label.DeviceMax)

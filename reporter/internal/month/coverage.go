@@ -184,7 +184,7 @@ func (b *Builder) unprotected(bk *book, c *CoverageFacts, hourly int64) {
 		}
 		ids.add(u.ID)
 		spans = append(spans, s)
-		c.Unprotected = append(c.Unprotected, GapFacts{From: stamp(time.UnixMilli(s.from)), To: stamp(time.UnixMilli(s.to)), Cause: u.Cause})
+		c.Unprotected = append(c.Unprotected, GapFacts{From: stamp(time.UnixMilli(s.from)), To: stamp(time.UnixMilli(s.to)), MS: s.to - s.from, Cause: u.Cause})
 	}
 	slices.SortFunc(spans, func(a, b span) int { return cmp.Or(cmp.Compare(a.from, b.from), cmp.Compare(a.to, b.to)) })
 	var sum, until int64
@@ -197,7 +197,7 @@ func (b *Builder) unprotected(bk *book, c *CoverageFacts, hourly int64) {
 	}
 	c.UnprotectedN = len(spans)
 	slices.SortStableFunc(c.Unprotected, func(a, b GapFacts) int {
-		return cmp.Or(cmp.Compare(length(b), length(a)), cmp.Compare(a.From, b.From))
+		return cmp.Or(cmp.Compare(b.MS, a.MS), cmp.Compare(a.From, b.From), cmp.Compare(a.Cause, b.Cause))
 	})
 	c.Unprotected = c.Unprotected[:min(len(c.Unprotected), 10)]
 	if hourly > sum {
@@ -205,12 +205,6 @@ func (b *Builder) unprotected(bk *book, c *CoverageFacts, hourly int64) {
 		return
 	}
 	c.UnprotectedMS = bk.events("coverage/unprotected", "ms", "report_unprotected", sum, &ids)
-}
-
-func length(g GapFacts) time.Duration {
-	from, _ := time.Parse(time.RFC3339, g.From)
-	to, _ := time.Parse(time.RFC3339, g.To)
-	return to.Sub(from)
 }
 
 // ledger sums the streams that touch the month. A stream's holes can't be dated, so a stream counts with all of its holes.

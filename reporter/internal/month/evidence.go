@@ -26,6 +26,8 @@ type Evidence struct {
 	From  string     `json:"from,omitempty"` // RFC 3339
 	To    string     `json:"to,omitempty"`
 	Of    []EventSet `json:"events,omitempty"`
+	// OnlyFile: the number is in the attached file and on no page.
+	OnlyFile bool `json:"only_file,omitempty"`
 }
 
 // EventSet names events of one stream.

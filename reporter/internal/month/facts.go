@@ -111,6 +111,7 @@ type ApplianceFacts struct {
 type GapFacts struct {
 	From  string `json:"from"`
 	To    string `json:"to"`
+	MS    int64  `json:"ms"`
 	Cause string `json:"cause"`
 }
 

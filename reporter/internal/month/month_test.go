@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -219,6 +220,24 @@ func TestCoverageCountsFromInstallation(t *testing.T) {
 	}
 	if f.Coverage.Hours[8] != "ooooooooooooooo---------" {
 		t.Errorf("hours of the 9th: %s", f.Coverage.Hours[8])
+	}
+}
+
+func TestGroupAddressesAreNoDevices(t *testing.T) {
+	c := monthtest.Clear(t)
+	before := c.Facts(t)
+	c.In.Devices = append(c.In.Devices,
+		month.Device{MAC: month.MAC{0x01, 0, 0x5e, 0, 0, 0xfb}, Zone: "clinical", First: c.In.Month.Start(), Last: c.In.Month.End()},
+		month.Device{MAC: month.MAC{0x02, 9}, IP: netip.MustParseAddr("ff02::fb"), Zone: "clinical", First: c.In.Month.Start(), Last: c.In.Month.End()})
+	c.In.TopDevices = append(c.In.TopDevices, month.TrafficDevice{MAC: month.MAC{0x01, 0, 0x5e, 0, 0, 0xfb}, Zone: "clinical", In: 5, Rows: 1})
+	f := c.Facts(t)
+	if f.Infected.Observed.N != before.Infected.Observed.N {
+		t.Errorf("observed %d, want %d", f.Infected.Observed.N, before.Infected.Observed.N)
+	}
+	for _, d := range f.Traffic.Devices {
+		if strings.HasPrefix(d.Key, "01:00:5e") {
+			t.Error("a group address is ranked as a device")
+		}
 	}
 }
 

@@ -14,6 +14,9 @@ func (m MAC) String() string {
 	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5])
 }
 
+// Group tells whether the address is a group's (multicast, broadcast): no device.
+func (m MAC) Group() bool { return m[0]&1 != 0 }
+
 // Known tells whether a device is named at all.
 func (m MAC) Known() bool { return m != MAC{} }
 

@@ -150,6 +150,9 @@ func (b *Builder) topDevices(bk *book, t *TrafficFacts) {
 	}
 	by := map[string]*agg{}
 	for _, d := range b.in.TopDevices {
+		if d.MAC.Group() {
+			d.MAC = MAC{}
+		}
 		id := b.identity(d.MAC, netipZero, d.Zone)
 		if by[id.Key] == nil {
 			by[id.Key] = &agg{id: id}

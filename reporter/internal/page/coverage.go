@@ -82,7 +82,7 @@ func (k *maker) coverage() Coverage {
 		if k.w.Has("causes." + causeKey(g.Cause)) {
 			cause = causeKey(g.Cause)
 		}
-		out.Gaps = append(out.Gaps, Gap{from.Format("01/02 15:04:05"), to.Format("01/02 15:04:05"), duration(to.Sub(from).Milliseconds()), k.say("causes." + cause)})
+		out.Gaps = append(out.Gaps, Gap{from.Format("01/02 15:04:05"), to.Format("01/02 15:04:05"), duration(g.MS), k.say("causes." + cause)})
 	}
 	return out
 }
@@ -95,6 +95,9 @@ func causeKey(cause string) string {
 func (k *maker) appendix() Appendix {
 	out := Appendix{Title: k.say("appendix.title"), Lead: k.say("appendix.lead"), Note: k.say("appendix.note")}
 	for _, e := range k.f.Evidence {
+		if e.OnlyFile {
+			continue
+		}
 		out.Rows = append(out.Rows, EvidenceRow{e.ID, k.evidenceName(e.What), k.evidenceValue(e), k.evidenceFrom(e)})
 	}
 	return out
@@ -172,6 +175,8 @@ func (k *maker) evidenceName(what string) string {
 		switch {
 		case i == 2 && path[0] == "traffic" && path[1] == "app":
 			words[i] = k.w.Application(p).Name
+		case i > 0 && k.names[p] != "" && strings.Contains(p, ":"):
+			words[i] = k.names[p]
 		case k.w.Has("evidence_names." + p):
 			words[i] = k.say("evidence_names." + p)
 		case k.w.Has("categories." + p + ".name"):

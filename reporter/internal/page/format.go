@@ -50,7 +50,7 @@ func (u unit) in(n int64) string {
 	return comma(t/10) + "." + strconv.FormatInt(t%10, 10)
 }
 
-func bytes(n int64) string {
+func volume(n int64) string {
 	u := unitOf(n)
 	return u.in(n) + " " + u.name
 }
@@ -60,6 +60,8 @@ func duration(ms int64) string {
 	switch {
 	case ms <= 0:
 		return "0分"
+	case ms < 1000:
+		return "1秒未満"
 	case ms < 60_000:
 		return fmt.Sprintf("%d秒", (ms+999)/1000)
 	}

@@ -9,11 +9,11 @@ func TestFormats(t *testing.T) {
 		}
 	}
 	for n, want := range map[int64]string{0: "0 B", 999: "999 B", 1500: "1.5 KB", 999_999: "1,000.0 KB", 470_900_000_000: "470.9 GB", 9_999_000_000_000: "9,999.0 GB", 12_000_000_000_000: "12.0 TB"} {
-		if got := bytes(n); got != want {
-			t.Errorf("bytes(%d) = %s, want %s", n, got, want)
+		if got := volume(n); got != want {
+			t.Errorf("volume(%d) = %s, want %s", n, got, want)
 		}
 	}
-	for ms, want := range map[int64]string{0: "0分", 1: "1秒", 59_001: "60秒", 60_000: "1分", 60_001: "2分", 42 * 60_000: "42分", 3600_000: "1時間", 252 * 60_000: "4時間12分", 100 * 3600_000: "4日4時間", 48 * 3600_000: "2日"} {
+	for ms, want := range map[int64]string{0: "0分", 1: "1秒未満", 67: "1秒未満", 1000: "1秒", 59_001: "60秒", 60_000: "1分", 60_001: "2分", 42 * 60_000: "42分", 3600_000: "1時間", 252 * 60_000: "4時間12分", 100 * 3600_000: "4日4時間", 48 * 3600_000: "2日"} {
 		if got := duration(ms); got != want {
 			t.Errorf("duration(%d) = %s, want %s", ms, got, want)
 		}

@@ -94,7 +94,7 @@ func (k *maker) infected() Infected {
 	for i := range cards {
 		out.Cards = append(out.Cards, k.card(&cards[i]))
 	}
-	rows := f.Rows[:min(len(f.Rows), rowsBeside[min(len(out.Cards), 3)])]
+	rows := f.Rows[:min(len(f.Rows), rowsBeside[min(len(out.Cards), 3)])] // the rest is in the file
 	for _, r := range rows {
 		name, ip := k.device(r.Identity)
 		m := k.mark(r.Mark)

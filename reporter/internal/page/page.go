@@ -41,6 +41,7 @@ type Page struct {
 	Traffic                                                                                      Traffic
 	Coverage                                                                                     Coverage
 	Appendix                                                                                     Appendix
+	Numbers                                                                                      Numbers
 	Colophon                                                                                     Colophon
 }
 
@@ -80,6 +81,8 @@ type maker struct {
 	w   *wording.Set
 	m   month.Month
 	err error
+	// names are the devices' by MAC, for the list of evidence.
+	names map[string]string
 }
 
 // Build makes the page. The error names the sentence that is missing.
@@ -88,7 +91,7 @@ func Build(f *month.Facts, w *wording.Set, css string) (*Page, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build page: %w", err)
 	}
-	k := &maker{f: f, w: w, m: m}
+	k := newMaker(f, w, m)
 	digest, err := f.Digest()
 	if err != nil {
 		return nil, err
@@ -119,6 +122,7 @@ func Build(f *month.Facts, w *wording.Set, css string) (*Page, error) {
 	p.Attacks = k.attacks()
 	p.Traffic = k.traffic()
 	p.Coverage = k.coverage()
+	p.Numbers = k.numbers()
 	p.Appendix = k.appendix()
 	p.Colophon = Colophon{
 		Title: k.say("coverage.ids"), Digest: fmt.Sprintf("%x", digest),
@@ -128,7 +132,7 @@ func Build(f *month.Facts, w *wording.Set, css string) (*Page, error) {
 	if f.Verdict == month.Hold {
 		p.Legend = k.say("scope.legend_hold")
 	}
-	p.TOC = []Link{{"summary", "今月のまとめ"}, {"infected", "感染端末"}, {"attacks", "攻撃検知"}, {"traffic", "通信の状況"}, {"coverage", "観測範囲"}, {"appendix", "証跡"}}
+	p.TOC = []Link{{"summary", "今月のまとめ"}, {"infected", "感染端末"}, {"attacks", "攻撃検知"}, {"traffic", "通信の状況"}, {"coverage", "観測範囲"}, {"numbers", "図の数値"}, {"appendix", "証跡"}}
 	return p, k.err
 }
 
@@ -149,6 +153,28 @@ func (k *maker) unitless(p *Page) {
 			}
 		}
 	}
+}
+
+func newMaker(f *month.Facts, w *wording.Set, m month.Month) *maker {
+	k := &maker{f: f, w: w, m: m, names: map[string]string{}}
+	add := func(id month.Identity) {
+		if id.Name != "" {
+			k.names[id.Key] = id.Name
+		}
+	}
+	for _, d := range f.Infected.Devices {
+		add(d.Identity)
+	}
+	for _, d := range f.Infected.Rows {
+		add(d.Identity)
+	}
+	for _, d := range f.Attacks.Targets {
+		add(d.Identity)
+	}
+	for _, d := range f.Traffic.Devices {
+		add(d.Identity)
+	}
+	return k
 }
 
 func (k *maker) say(key string, pairs ...string) string {

@@ -231,7 +231,7 @@ func (k *maker) trafficTile() Tile {
 	if k.blind() {
 		t.Mark = k.mark("hold")
 	}
-	t.Notes = []string{k.say("tiles.inout", "in", bytes(tr.In.N), "out", bytes(tr.Out.N)), k.trafficBefore()}
+	t.Notes = []string{k.say("tiles.inout", "in", volume(tr.In.N), "out", volume(tr.Out.N)), k.trafficBefore()}
 	return t
 }
 
@@ -241,7 +241,7 @@ func (k *maker) trafficBefore() string {
 	if tr.Was == nil || tr.Was.N == 0 {
 		return k.say("tiles.before_none")
 	}
-	text := "前月 " + bytes(tr.Was.N)
+	text := "前月 " + volume(tr.Was.N)
 	if k.f.Running {
 		return text
 	}

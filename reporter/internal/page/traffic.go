@@ -31,9 +31,9 @@ func (k *maker) traffic() Traffic {
 	case t.Total.N == 0 && !k.known():
 		out.Lead, out.Empty = k.say("traffic.lead_none"), k.say("traffic.lead_none")
 	case k.f.Running:
-		out.Lead = k.say("traffic.lead_running", "through", k.moment(k.f.Through), "total", bytes(t.Total.N))
+		out.Lead = k.say("traffic.lead_running", "through", k.moment(k.f.Through), "total", volume(t.Total.N))
 	case t.Was == nil || t.Was.N == 0:
-		out.Lead = k.say("traffic.lead_first", "total", bytes(t.Total.N))
+		out.Lead = k.say("traffic.lead_first", "total", volume(t.Total.N))
 	case d >= 10:
 		out.Lead = k.say("traffic.lead_up", "pct", tenths(d))
 	case d <= -10:
@@ -159,11 +159,11 @@ func (k *maker) topDevices() (template.HTML, string) {
 		if ip != "" {
 			name += "　" + ip
 		}
-		lines = append(lines, chart.Ranked{Name: name, Value: bytes(d.Bytes.N), Count: d.Bytes.N})
+		lines = append(lines, chart.Ranked{Name: name, Value: volume(d.Bytes.N), Count: d.Bytes.N})
 		evs = append(evs, d.Bytes.Ev)
 	}
 	if t.MoreCount > 0 {
-		lines = append(lines, chart.Ranked{Name: k.say("traffic.devices_rest", "n", strconv.Itoa(t.MoreCount)), Value: bytes(t.More.N), Count: t.More.N})
+		lines = append(lines, chart.Ranked{Name: k.say("traffic.devices_rest", "n", strconv.Itoa(t.MoreCount)), Value: volume(t.More.N), Count: t.More.N})
 		evs = append(evs, t.More.Ev)
 	}
 	if len(lines) == 0 {

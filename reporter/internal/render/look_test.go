@@ -48,7 +48,17 @@ func pdf(t *testing.T, f *month.Facts, doc []byte) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := r.Render(context.Background(), render.Job{HTML: doc, Issued: issued, Identifier: f.DocumentNo})
+	w, err := wording.Load(data.Files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	evidence, devices, err := page.Files(f, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := r.Render(context.Background(), render.Job{HTML: doc, Issued: issued, Identifier: f.DocumentNo, Attachments: []render.Attachment{
+		{Name: "evidence.csv", Description: "証跡番号の一覧", Data: evidence}, {Name: "devices.csv", Description: "端末ごとの検知", Data: devices},
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}

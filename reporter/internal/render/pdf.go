@@ -64,8 +64,9 @@ func NewPDF(cfg PDFConfig) (*PDF, error) {
 
 // Attachment is a file carried inside the PDF.
 type Attachment struct {
-	Name string `json:"name"`
-	Data []byte `json:"data"`
+	Name        string `json:"name"` // such as evidence.csv: letters, digits, dots and dashes
+	Description string `json:"description"`
+	Data        []byte `json:"data"`
 }
 
 // Job is one document.

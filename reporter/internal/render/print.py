@@ -13,6 +13,7 @@ import logging
 
 logging.getLogger("weasyprint").addHandler(logging.NullHandler())
 
+import pydyf
 import weasyprint
 from weasyprint import HTML
 from weasyprint.text.fonts import FontConfiguration
@@ -21,7 +22,6 @@ from weasyprint.text.fonts import FontConfiguration
 def versions():
     import cffi
     import fontTools
-    import pydyf
     from weasyprint.text.ffi import ffi, pango
 
     json.dump({
@@ -37,16 +37,31 @@ def deny(url, *args, **kwargs):
     raise ValueError("external resources are not allowed")
 
 
+def associate(document, pdf):
+    """Gives attachments what ISO 19005-3 wants and WeasyPrint 57 leaves out: relationship, type, and the list in the catalog."""
+    specs = [o for o in pdf.objects if isinstance(o, dict) and o.get("Type") == "/Filespec"]
+    for spec in specs:
+        spec["F"] = spec["UF"]
+        spec["AFRelationship"] = "/Data"
+    for o in pdf.objects:
+        if isinstance(getattr(o, "extra", None), dict) and o.extra.get("Type") == "/EmbeddedFile":
+            o.extra["Subtype"] = "/text#2Fcsv"
+            o.extra["Params"]["ModDate"] = pdf.info["CreationDate"]
+    if specs:
+        pdf.catalog["AF"] = pydyf.Array([s.reference for s in specs])
+
+
 def main():
     job = json.load(sys.stdin.buffer)
     attachments = [
-        weasyprint.Attachment(string=base64.b64decode(a["data"]), description=a["name"], url_fetcher=deny)
+        # The base URL only gives the file its name.
+        weasyprint.Attachment(string=base64.b64decode(a["data"]), base_url="file:///" + a["name"], description=a["description"], url_fetcher=deny)
         for a in job.get("attachments") or []
     ]
     document = HTML(string=job["html"], base_url="about:blank", url_fetcher=deny, media_type="print")
     sys.stdout.buffer.write(document.write_pdf(
         font_config=FontConfiguration(), variant=job["variant"], identifier=job["identifier"].encode(),
-        attachments=attachments or None))
+        attachments=attachments or None, finisher=associate))
 
 
 if sys.argv[1:] == ["versions"]:

@@ -3,6 +3,7 @@ package render_test
 import (
 	"bytes"
 	"context"
+	"encoding/csv"
 	"image"
 	_ "image/png"
 	"os"
@@ -335,5 +336,53 @@ func TestRendererHasLimits(t *testing.T) {
 	}
 	if _, err := render.NewPDF(render.PDFConfig{Concurrency: 65}); err == nil {
 		t.Error("65 at a time are taken")
+	}
+}
+
+// TestFilesGoAlong takes the attachments out again and reads them.
+func TestFilesGoAlong(t *testing.T) {
+	tools(t)
+	file := cached(t, "hostile")
+	dir := t.TempDir()
+	run(t, "pdfdetach", "-saveall", "-o", dir, file)
+	raw, err := os.ReadFile(filepath.Join(dir, "evidence.csv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err := csv.NewReader(bytes.NewReader(bytes.TrimPrefix(raw, []byte("\ufeff")))).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := monthtest.Named(t, "hostile").Facts(t)
+	ids := map[string]bool{}
+	for _, r := range rows[1:] {
+		ids[r[0]] = true
+	}
+	for _, e := range f.Evidence {
+		if !ids[e.ID] {
+			t.Errorf("%s isn't in the file", e.ID)
+		}
+	}
+	raw, err = os.ReadFile(filepath.Join(dir, "devices.csv"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, err = csv.NewReader(bytes.NewReader(bytes.TrimPrefix(raw, []byte("\ufeff")))).ReadAll()
+	if err != nil || len(rows) != 1+len(f.Infected.Rows) {
+		t.Errorf("%d rows, %v", len(rows), err)
+	}
+	for _, r := range rows {
+		for _, c := range r {
+			if c != "" && strings.ContainsRune("=+-@", rune(c[0])) {
+				t.Errorf("cell %q would be a formula", c)
+			}
+		}
+	}
+	pdf, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(pdf, []byte("/AFRelationship /Data")) || !bytes.Contains(pdf, []byte("/AF [")) {
+		t.Error("the attachments lack what PDF/A-3 wants")
 	}
 }

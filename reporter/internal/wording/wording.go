@@ -156,10 +156,16 @@ func (s *Set) Keys() []string {
 
 // Application is the display name and the group of an application; one that isn't listed goes by its own name.
 func (s *Set) Application(app string) Application {
-	if a, ok := s.applications[strings.ToLower(app)]; ok {
+	if a, ok := s.Listed(app); ok {
 		return a
 	}
 	return Application{Name: app, Group: "work"}
+}
+
+// Listed is Application without the stand-in.
+func (s *Set) Listed(app string) (Application, bool) {
+	a, ok := s.applications[strings.ToLower(app)]
+	return a, ok
 }
 
 // Group is the name of a group.

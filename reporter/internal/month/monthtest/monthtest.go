@@ -246,6 +246,7 @@ func Named(tb testing.TB, name string) *Case {
 		c.In.Clinic.Director = "髙﨑 邉子\u0000\u2066"
 		c.In.Devices[1].Name = `𠮷"><style>@import url(http://example.com/)</style></title>とても長い端末の名前`
 		c.In.Devices[0].Name, c.In.Devices[0].Hostname = "", "花子のiPhone"
+		c.In.Devices[2].Name = `=HYPERLINK("http://example.com")`
 		c.In.Sender.Name = "</style><script>x</script>"
 		c.Find(month.Finding{
 			T: c.At(9, 9, 9), Kind: "detection", Category: "bad_site", Action: "blocked", Direction: month.Outbound, Src: IP(22), MAC: MAC(22), IP: IP(22),

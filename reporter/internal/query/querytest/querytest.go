@@ -43,7 +43,9 @@ func Main(m *testing.M) int {
 	code := m.Run()
 	if server.cmd != nil {
 		_ = server.cmd.Process.Signal(syscall.SIGINT)
-		_ = <-server.exited
+		if err := <-server.exited; err != nil {
+			_, _ = fmt.Fprintln(os.Stderr, "postgres ended:", err)
+		}
 	}
 	if server.dir != "" {
 		_ = os.RemoveAll(server.dir)

@@ -49,6 +49,7 @@ func (f *fleet) revoke(appliance int32) {
 
 type setup struct {
 	*broker.Broker
+	addr    string
 	ca      *brokertest.Authority
 	fleet   *fleet
 	metrics *prometheus.Registry
@@ -70,7 +71,7 @@ func startBroker(t *testing.T, change func(*broker.Config)) *setup {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Broker = b
+	s.Broker, s.addr = b, b.Addr()
 	t.Cleanup(b.Close)
 	nc, err := b.Conn()
 	if err != nil {
@@ -107,7 +108,7 @@ func (s *setup) connect(t *testing.T, clinic, appliance int32) (*box, error) {
 func (s *setup) connectWith(t *testing.T, name string, cert tls.Certificate) (*box, error) {
 	t.Helper()
 	b := &box{errs: make(chan error, 64), closed: make(chan struct{})}
-	nc, err := nats.Connect("tls://"+s.Addr(),
+	nc, err := nats.Connect("tls://"+s.addr,
 		nats.Secure(&tls.Config{RootCAs: s.ca.Pool, Certificates: []tls.Certificate{cert}, ServerName: "localhost", MinVersion: tls.VersionTLS13}),
 		nats.CustomInboxPrefix("_INBOX."+name), nats.NoReconnect(),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
@@ -275,7 +276,7 @@ func TestForeignAndMissingCertificatesFailInTLS(t *testing.T) {
 	if _, err := s.connectWith(t, "1.7", s.ca.Issue(t, "1.7", time.Now().Add(-time.Minute))); err == nil {
 		t.Error("a certificate that has run out was let in")
 	}
-	nc, err := nats.Connect("tls://"+s.Addr(), nats.RootCAs(), nats.Secure(&tls.Config{RootCAs: s.ca.Pool, ServerName: "localhost", MinVersion: tls.VersionTLS13}), nats.NoReconnect())
+	nc, err := nats.Connect("tls://"+s.addr, nats.RootCAs(), nats.Secure(&tls.Config{RootCAs: s.ca.Pool, ServerName: "localhost", MinVersion: tls.VersionTLS13}), nats.NoReconnect())
 	if err == nil {
 		nc.Close()
 		t.Error("a connection without a certificate was let in")

@@ -131,8 +131,23 @@ func (w *Wire) countedDrops(t testing.TB) (out []string) {
 	return out
 }
 
-// reset empties all counters.
+// reset empties all counters and forgets which drops were told.
 func (w *Wire) reset(t testing.TB) {
+	t.Helper()
+	w.resetCounters(t)
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint32(1024) {
+		if err := w.objs.DropSlots.Put(i, make([]edgeDropSlot, cpus)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// resetCounters empties all counters.
+func (w *Wire) resetCounters(t testing.TB) {
 	t.Helper()
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
@@ -140,11 +155,6 @@ func (w *Wire) reset(t testing.TB) {
 	}
 	for p := range uint32(2) {
 		if err := w.objs.Counters.Put(p, make([]edgePortCounters, cpus)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for i := range uint32(1024) {
-		if err := w.objs.DropSlots.Put(i, make([]edgeDropSlot, cpus)); err != nil {
 			t.Fatal(err)
 		}
 	}

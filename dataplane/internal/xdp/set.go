@@ -107,6 +107,7 @@ type setPlan struct {
 	anchors                 uint32
 	leaves4, leaves6, over6 uint32
 	lines                   uint32
+	extra                   func(w []uint32, d []uint64) // writes tables behind the set
 }
 
 type level struct{ line, keys uint32 }
@@ -401,6 +402,9 @@ func (p *setPlan) write(mem []byte) {
 		}
 		p.writeLeaves6(w, d)
 		p.fillLevels6(d)
+	}
+	if p.extra != nil {
+		p.extra(w, d)
 	}
 }
 

@@ -49,33 +49,42 @@ func (w *Wire) swap(slot, step uint32, sets []BlockSet) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	w.life.RLock()
-	defer w.life.RUnlock()
-	if w.closed {
-		return 0, ErrClosed
-	}
 	if plan.nRefuse > 0 {
 		w.log.Warn("prefixes too short for a list are left out", "number", plan.nRefuse, "first", plan.refused)
 	}
 	n := len(plan.v4) + len(plan.v6)
 	if n == 0 {
-		w.control.setStep(step, false)
+		plan = nil
+	}
+	return n, w.swapPlan(slot, step, plan)
+}
+
+// swapPlan puts the plan's image in the place of the old one; nil empties the slot. The step is on while there is an image:
+// switched on after it is there, and off before it goes, so that no packet meets half of it.
+func (w *Wire) swapPlan(slot, step uint32, plan *setPlan) error {
+	w.life.RLock()
+	defer w.life.RUnlock()
+	if w.closed {
+		return ErrClosed
+	}
+	if plan == nil {
+		w.control.setStep(step, slot == slotQuarantine && atomic.LoadUint32(&w.control.Steps)&step != 0)
 		if err := w.objs.Sets.Delete(slot); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return 0, fmt.Errorf("empty set: %w", err)
+			return fmt.Errorf("empty set: %w", err)
 		}
 	} else {
 		image, err := newImage(plan)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		defer image.Close() //nolint:errcheck // the outer map holds it
 		if err := w.objs.Sets.Put(slot, image); err != nil {
-			return 0, fmt.Errorf("swap set: %w", err)
+			return fmt.Errorf("swap set: %w", err)
 		}
 		w.control.setStep(step, true)
 	}
 	atomic.AddUint32(&w.control.Generation, 1)
-	return n, nil
+	return nil
 }
 
 // newImage makes the inner map and writes the plan into its memory.

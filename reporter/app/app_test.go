@@ -222,6 +222,16 @@ func TestOneClinicNeverSeesAnother(t *testing.T) {
 	}
 }
 
+func TestShippedConfigurationIsValid(t *testing.T) {
+	cfg, err := ReadConfig("../../deploy/systemd/reporter.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cfg.Validate(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestConfigRefusesWhatItDoesNotKnow(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"unknown key": {"dsn: x\nrender: {}\n", "render"},

@@ -97,7 +97,9 @@ func NewBuilder(in Input) (*Builder, error) {
 		peers: map[string]*tally{}, targets: map[targetKey]*tally{},
 	}
 	// What was once taken for a device and is a group's address is none.
-	b.in.Devices = slices.DeleteFunc(slices.Clone(in.Devices), func(d Device) bool { return d.MAC.Group() || d.IP.IsMulticast() })
+	b.in.Devices = slices.DeleteFunc(slices.Clone(in.Devices), func(d Device) bool {
+		return !d.Anonymous && d.Zone != guestZone && (d.MAC.Group() || d.IP.IsMulticast())
+	})
 	for i := range b.in.Devices {
 		d := &b.in.Devices[i]
 		d.Name, d.Hostname, d.Zone = label.Clean(d.Name, label.DeviceMax), label.Hostname(d.Hostname), label.Clean(d.Zone, label.DeviceMax)

@@ -150,7 +150,8 @@ func (b *Builder) topDevices(bk *book, t *TrafficFacts) {
 	}
 	by := map[string]*agg{}
 	for _, d := range b.in.TopDevices {
-		if d.MAC.Group() {
+		// A guest's address is a hash: any bit may be set.
+		if d.Zone != guestZone && d.MAC.Group() {
 			d.MAC = MAC{}
 		}
 		id := b.identity(d.MAC, netipZero, d.Zone)

@@ -9,10 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -43,6 +45,8 @@ type PDFConfig struct {
 type PDF struct {
 	cfg   PDFConfig
 	slots chan struct{}
+
+	uncaged atomic.Bool // namespaces can't be had here
 
 	mu       sync.Mutex
 	versions string
@@ -122,21 +126,22 @@ func (p *PDF) run(ctx context.Context, in []byte, epoch time.Time, args ...strin
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.Timeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, p.cfg.Python, append([]string{"-I", "-c", script}, args...)...)
-	cmd.Env = []string{
-		"LANG=C.UTF-8", "PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/nonexistent",
-		"SOURCE_DATE_EPOCH=" + strconv.FormatInt(epoch.Unix(), 10),
-	}
-	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	cmd.WaitDelay = 2 * time.Second
-	cmd.Stdin = bytes.NewReader(in)
 	stdout := &limited{limit: maxPDF, full: cancel}
 	stderr := &limited{limit: maxStderr}
-	cmd.Stdout, cmd.Stderr = stdout, stderr
 	began := time.Now()
-	err := cmd.Run()
+	cmd := p.command(ctx, in, epoch, args, stdout, stderr, !p.uncaged.Load())
+	err := cmd.Start()
+	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EINVAL) {
+		// Here no process may make namespaces, as in many containers. Nothing is fetched either way; the cage is the second wall.
+		if !p.uncaged.Swap(true) {
+			p.cfg.Log.Warn("renderer runs without namespaces of its own", "err", err)
+		}
+		cmd = p.command(ctx, in, epoch, args, stdout, stderr, false)
+		err = cmd.Start()
+	}
+	if err == nil {
+		err = cmd.Wait()
+	}
 	switch {
 	case stdout.over:
 		return nil, fmt.Errorf("the renderer wrote more than %d bytes", maxPDF)
@@ -147,6 +152,28 @@ func (p *PDF) run(ctx context.Context, in []byte, epoch time.Time, args ...strin
 	}
 	p.cfg.Log.Debug("renderer ran", "took", time.Since(began), "bytes", stdout.b.Len())
 	return stdout.b.Bytes(), nil
+}
+
+// command is the renderer's process. Caged, it has a network namespace of its own with nothing in it, not even loopback.
+func (p *PDF) command(ctx context.Context, in []byte, epoch time.Time, args []string, stdout, stderr io.Writer, caged bool) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, p.cfg.Python, append([]string{"-I", "-c", script}, args...)...)
+	cmd.Env = []string{
+		"LANG=C.UTF-8", "PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/nonexistent",
+		"SOURCE_DATE_EPOCH=" + strconv.FormatInt(epoch.Unix(), 10),
+	}
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if caged {
+		uid, gid := os.Geteuid(), os.Getegid()
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: uid, Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: gid, Size: 1}}
+	}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 2 * time.Second
+	cmd.Stdin = bytes.NewReader(in)
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	return cmd
 }
 
 // limited keeps what fits and calls full once when more comes.

@@ -386,3 +386,34 @@ func TestFilesGoAlong(t *testing.T) {
 		t.Error("the attachments lack what PDF/A-3 wants")
 	}
 }
+
+// TestRendererHasNoNetwork runs a script in the renderer's place that lists its network interfaces.
+func TestRendererHasNoNetwork(t *testing.T) {
+	if err := exec.Command("unshare", "--user", "--net", "true").Run(); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("needs user namespaces: %v", err)
+		}
+		t.Skipf("needs user namespaces: %v", err)
+	}
+	python := filepath.Join(t.TempDir(), "python")
+	if err := os.WriteFile(python, []byte("#!/bin/sh\nprintf '%%PDF-'; cat /proc/net/dev; env\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r, err := render.NewPDF(render.PDFConfig{Python: python})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("SECRET", "geheim")
+	out, err := r.Render(context.Background(), render.Job{Issued: time.Unix(1_700_000_000, 0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(out), "geheim") || !strings.Contains(string(out), "SOURCE_DATE_EPOCH=1700000000") {
+		t.Errorf("its environment: %s", out)
+	}
+	for _, line := range strings.Split(string(out), "\n") {
+		if name, _, ok := strings.Cut(strings.TrimSpace(line), ":"); ok && !strings.Contains(line, "|") && name != "lo" && !strings.Contains(line, "=") {
+			t.Errorf("it has an interface: %s", line)
+		}
+	}
+}

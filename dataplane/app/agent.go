@@ -396,6 +396,7 @@ func (a *agent) pumpFlowRecords(context.Context) error {
 
 func (a *agent) pumpUnprotected(context.Context) error {
 	for u := range a.wire.Unprotected() {
+		a.log.Debug("unprotected", "from", u.From, "to", u.To, "cause", u.Cause)
 		if a.firstAttach && u.Cause == xdp.CauseStarting {
 			a.firstAttach = false
 			a.skipped.Store(int64(u.To.Sub(u.From)))
@@ -413,9 +414,8 @@ func (a *agent) link(ctx context.Context) error {
 	id := a.identity
 	a.mu.Unlock()
 	if id == nil {
-		var err error
-		if id, err = a.enrol(ctx); err != nil || id == nil {
-			return err
+		if id = a.enrol(ctx); id == nil {
+			return nil
 		}
 		a.setIdentity(id)
 		if err := a.startPolicy(); err != nil {
@@ -426,8 +426,8 @@ func (a *agent) link(ctx context.Context) error {
 }
 
 // enrol waits for a claim that works. A claim that doesn't is no reason to stop the wire: it is shown in status and looked
-// at again when the file changes.
-func (a *agent) enrol(ctx context.Context) (*enrol.Identity, error) {
+// at again when the file changes. It returns nil when ctx ended.
+func (a *agent) enrol(ctx context.Context) *enrol.Identity {
 	var last string
 	for {
 		text, err := readClaim(a.cfg.ClaimFile)
@@ -435,11 +435,11 @@ func (a *agent) enrol(ctx context.Context) (*enrol.Identity, error) {
 			last = text
 			var id *enrol.Identity
 			if id, err = enrol.Enrol(ctx, a.enrolConfig(text)); err == nil {
-				return id, nil
+				return id
 			}
 		}
 		if ctx.Err() != nil {
-			return nil, nil
+			return nil
 		}
 		if err != nil {
 			a.mu.Lock()
@@ -454,7 +454,7 @@ func (a *agent) enrol(ctx context.Context) (*enrol.Identity, error) {
 		select {
 		case <-ctx.Done():
 			t.Stop()
-			return nil, nil
+			return nil
 		case <-t.C:
 		}
 	}

@@ -58,7 +58,7 @@ func FuzzParseConfig(f *testing.F) {
 		if len(b) > 4<<10 {
 			return
 		}
-		ParseConfig(b) //nolint:errcheck // it must return
+		ParseConfig(b)
 	})
 }
 

@@ -30,7 +30,7 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
 	if err := cmd.ExecuteContext(ctx); err != nil {
-		fmt.Fprintf(stderr, "kadomori-agent: %v\n", err)
+		fmt.Fprintf(stderr, "kadomori-agent: %v\n", err) //nolint:errcheck // there is nowhere left to say it
 		return 1
 	}
 	return 0
@@ -93,14 +93,14 @@ func enrollCommand() *cobra.Command {
 			} else if !errors.Is(err, enrol.ErrNone) {
 				return err
 			}
-			switch {
-			case text == "-":
+			switch text {
+			case "-":
 				b, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), 4096))
 				if err != nil {
 					return fmt.Errorf("read claim: %w", err)
 				}
 				text = string(b)
-			case text == "":
+			case "":
 				if file == "" {
 					file = cfg.ClaimFile
 				}
@@ -113,9 +113,9 @@ func enrollCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "Enrolled as appliance %d of clinic %d. Certificate until %s.\n",
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Enrolled as appliance %d of clinic %d. Certificate until %s.\n",
 				id.Appliance(), id.Clinic(), id.NotAfter().Local().Format(time.DateTime))
-			return nil
+			return err
 		},
 	}
 	cmd.Flags().StringVar(&text, "claim", "", "claim text (kdm1-...), or - for standard input")
@@ -179,8 +179,8 @@ func selfTestCommand() *cobra.Command {
 			if !res.Passed {
 				return fmt.Errorf("self-test did not pass: %s", res.Detail)
 			}
-			fmt.Fprintf(cmd.OutOrStdout(), "Self-test passed: %s. The event is on its way.\n", res.Detail)
-			return nil
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "Self-test passed: %s. The event is on its way.\n", res.Detail)
+			return err
 		},
 	}
 }
@@ -205,12 +205,12 @@ func bypassCommand() *cobra.Command {
 			if _, err := call(cmd.Context(), cfg.socket(), http.MethodPost, "/bypass", body); err != nil {
 				return err
 			}
+			said := "Bypass is off."
 			if args[0] == "on" {
-				fmt.Fprintf(cmd.OutOrStdout(), "Bypass is on for %s: nothing is inspected or blocked.\n", limit)
-			} else {
-				fmt.Fprintln(cmd.OutOrStdout(), "Bypass is off.")
+				said = fmt.Sprintf("Bypass is on for %s: nothing is inspected or blocked.", limit)
 			}
-			return nil
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), said)
+			return err
 		},
 	}
 	cmd.Flags().DurationVar(&limit, "for", 10*time.Minute, "how long, 1s to 24h")
@@ -235,11 +235,13 @@ func validateCommand() *cobra.Command {
 					continue
 				}
 				if _, err := net.InterfaceByName(p); err != nil {
-					fmt.Fprintf(cmd.OutOrStdout(), "note: there is no interface %s now\n", p)
+					if _, err := fmt.Fprintf(cmd.OutOrStdout(), "note: there is no interface %s now\n", p); err != nil {
+						return err
+					}
 				}
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), "The configuration is good.")
-			return nil
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), "The configuration is good.")
+			return err
 		},
 	}
 }
@@ -250,8 +252,8 @@ func versionCommand() *cobra.Command {
 		Short: "Print the version",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			fmt.Fprintf(cmd.OutOrStdout(), "kadomori-agent %s %s/%s %s\n", Version, runtime.GOOS, runtime.GOARCH, runtime.Version())
-			return nil
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "kadomori-agent %s %s/%s %s\n", Version, runtime.GOOS, runtime.GOARCH, runtime.Version())
+			return err
 		},
 	}
 }

@@ -214,7 +214,7 @@ func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	if err := srv.Shutdown(sctx); err != nil {
 		srv.Close() //nolint:errcheck // connections are cut
 	}
-	<-done
+	<-done //nolint:errcheck // it says that the server was shut down
 	return nil
 }
 

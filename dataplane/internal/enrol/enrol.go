@@ -241,7 +241,7 @@ func (r *Renewer) Run(ctx context.Context) error {
 			continue
 		}
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // the program ends
 		}
 		log.Warn("certificate can't be renewed", "not_after", r.Identity.NotAfter(), "err", err)
 		t := time.NewTimer(jitter(cmp.Or(r.Retry, 5*time.Minute)))

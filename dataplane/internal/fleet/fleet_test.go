@@ -94,7 +94,7 @@ func (c *centre) ReportState(_ context.Context, req *fleetv1.ReportStateRequest)
 	}, nil
 }
 
-func start(t *testing.T, c *centre) (string, func()) {
+func start(t *testing.T, c *centre) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -104,7 +104,7 @@ func start(t *testing.T, c *centre) (string, func()) {
 	fleetv1.RegisterFleetServiceServer(srv, c)
 	go srv.Serve(l)
 	t.Cleanup(srv.Stop)
-	return l.Addr().String(), srv.Stop
+	return l.Addr().String()
 }
 
 func client(t *testing.T, cfg Config) *Client {
@@ -148,7 +148,7 @@ func desired(rev uint64) *fleetv1.WatchResponse {
 
 func TestNewestDesiredStateReplacesOlderOnes(t *testing.T) {
 	c := &centre{desired: make(chan *fleetv1.WatchResponse)}
-	addr, _ := start(t, c)
+	addr := start(t, c)
 	var mu sync.Mutex
 	var seen []uint64
 	release := make(chan struct{})
@@ -178,7 +178,7 @@ func TestNewestDesiredStateReplacesOlderOnes(t *testing.T) {
 
 func TestClientComesBackAndReports(t *testing.T) {
 	c := &centre{desired: make(chan *fleetv1.WatchResponse), skew: -90 * time.Second}
-	addr, _ := start(t, c)
+	addr := start(t, c)
 	var mu sync.Mutex
 	marks := map[[16]byte]uint64{}
 	cl := client(t, Config{
@@ -210,7 +210,7 @@ func TestClientComesBackAndReports(t *testing.T) {
 func TestFetchResumesAfterACut(t *testing.T) {
 	c := &centre{desired: make(chan *fleetv1.WatchResponse), content: make([]byte, 300<<10), broken: 100 << 10}
 	rand.Read(c.content)
-	addr, _ := start(t, c)
+	addr := start(t, c)
 	cl := client(t, Config{Address: addr})
 	var got bytes.Buffer
 	sum := sha256.Sum256(c.content)
@@ -228,7 +228,7 @@ func TestFetchResumesAfterACut(t *testing.T) {
 
 func TestFetchGivesUpOnWhatNoWaitingHeals(t *testing.T) {
 	c := &centre{desired: make(chan *fleetv1.WatchResponse), content: []byte("content")}
-	addr, _ := start(t, c)
+	addr := start(t, c)
 	cl := client(t, Config{Address: addr})
 	sum := sha256.Sum256(c.content)
 	var got bytes.Buffer

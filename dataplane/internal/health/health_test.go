@@ -25,6 +25,7 @@ type sink struct {
 }
 
 func (s *sink) Health(h *eventv1.Health) { s.mu.Lock(); s.health = append(s.health, h); s.mu.Unlock() }
+
 func (s *sink) Traffic(from, to time.Time, rows []finding.TrafficRow) {
 	s.mu.Lock()
 	s.traffic += len(rows)

@@ -47,6 +47,7 @@ func (s store) active(k bundlev1.Kind) string { return filepath.Join(s.dir, kind
 func (s store) previous(k bundlev1.Kind) string {
 	return filepath.Join(s.dir, kindName(k)+".previous.bundle")
 }
+
 func (s store) part(k bundlev1.Kind, digest []byte) string {
 	return filepath.Join(s.dir, fmt.Sprintf("%s-%x.part", kindName(k), digest[:min(len(digest), 16)]))
 }

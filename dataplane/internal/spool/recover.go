@@ -11,7 +11,7 @@ import (
 
 // recover reads the directory and makes the spool ready to append. Only the last segment is read whole: the others were
 // synced before the next one began. It runs before any other goroutine.
-func (s *Spool) recover() error {
+func (s *Spool) recover() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	names, err := s.list()
@@ -19,7 +19,7 @@ func (s *Spool) recover() error {
 		s.log.Error("spool can't be read, a new stream begins in memory", "dir", s.cfg.Dir, "err", err)
 		s.memory, s.lastErr = true, err
 		s.newStreamLocked("spool-lost", StreamID{})
-		return nil
+		return
 	}
 	s.headers(names)
 	var damages []gap
@@ -29,15 +29,11 @@ func (s *Spool) recover() error {
 			g.last = max(s.segs[i+1].first, 1) - 1
 			continue
 		}
-		d, err := s.recoverEnd(g, i+1 == len(s.segs))
-		if err != nil {
-			return err
-		}
-		damages = append(damages, d...)
+		damages = append(damages, s.recoverEnd(g, i+1 == len(s.segs))...)
 	}
 	if len(s.segs) == 0 {
 		s.newStreamLocked(s.cfg.Reason, StreamID{})
-		return nil
+		return
 	}
 	active := s.segs[len(s.segs)-1]
 	s.stream, s.next = active.stream, active.last+1
@@ -54,7 +50,6 @@ func (s *Spool) recover() error {
 			s.gapLocked(d.from, d.to, "corrupt", nil)
 		}
 	}
-	return nil
 }
 
 // gap is a run of numbers that can't be read.
@@ -124,14 +119,14 @@ func readHead(path string, head []byte) (int64, error) {
 }
 
 // recoverEnd finds the last number of a stream's last segment. Only the active one is repaired.
-func (s *Spool) recoverEnd(g *segment, active bool) ([]gap, error) {
+func (s *Spool) recoverEnd(g *segment, active bool) []gap {
 	if g.size < headerSize {
 		// The file was made and the power went before its header was on disk.
 		g.last = g.first - 1
 		if active {
 			g.size = 0
 		}
-		return nil, nil
+		return nil
 	}
 	b, err := g.load(g.size)
 	if err != nil {
@@ -162,7 +157,7 @@ func (s *Spool) recoverEnd(g *segment, active bool) ([]gap, error) {
 	if active {
 		g.size = int64(headerSize + end)
 	}
-	return gaps, nil
+	return gaps
 }
 
 // rotted tells a tail that was once whole from one that was torn by a power cut: 0 for torn (shorter than its records say, or

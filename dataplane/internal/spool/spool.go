@@ -168,10 +168,7 @@ func Open(cfg Config) (*Spool, error) {
 	if err := s.lockDir(); err != nil {
 		return nil, err
 	}
-	if err := s.recover(); err != nil {
-		s.unlock()
-		return nil, fmt.Errorf("open spool: %w", err)
-	}
+	s.recover()
 	s.keepReserve()
 	go s.flusher()
 	return s, nil

@@ -296,12 +296,9 @@ func TestFullSpoolDropsByValueAndDeclaresIt(t *testing.T) {
 	s := open(t, Config{SegmentSize: 64 << 10, Limit: 256 << 10})
 	detections := map[uint64]bool{}
 	for i := range 6000 {
-		var ev *eventv1.Event
-		switch {
-		case i%50 == 0:
+		ev := traffic(150)
+		if i%50 == 0 {
 			ev = detection(eventv1.Severity_SEVERITY_HIGH)
-		default:
-			ev = traffic(150)
 		}
 		seq, err := s.Append(ev)
 		if err != nil {

@@ -33,6 +33,7 @@ import (
 	"github.com/kadomori/kadomori/controlplane/internal/pki"
 	"github.com/kadomori/kadomori/controlplane/internal/policy"
 	"github.com/kadomori/kadomori/controlplane/internal/postgres"
+	"github.com/kadomori/kadomori/controlplane/internal/rollout"
 	"github.com/kadomori/kadomori/controlplane/internal/rpc"
 	"github.com/kadomori/kadomori/controlplane/web"
 )
@@ -161,13 +162,17 @@ func Run(ctx context.Context, cfg Config, log hclog.Logger, ready func(Addresses
 	if err != nil {
 		return err
 	}
+	rollouts, err := rollout.New(rollout.Config{DB: db, Publisher: publisher, Bundles: bundles, Log: log})
+	if err != nil {
+		return err
+	}
 	reports, err := newReports(db)
 	if err != nil {
 		return err
 	}
 	server, err := rpc.New(rpc.Config{
 		DB: db, Pool: db.App, Authority: authority, Registry: certificates, Enrolment: enrolment, Publisher: publisher, Bundles: bundles,
-		Accounts: accounts, Reports: reports, Names: certificateNames(hostOf(publicGRPC), hostOf(cfg.Listen.GRPC), "localhost", "127.0.0.1"),
+		Accounts: accounts, Reports: reports, Rollouts: rollouts, Names: certificateNames(hostOf(publicGRPC), hostOf(cfg.Listen.GRPC), "localhost", "127.0.0.1"),
 		FleetAddress: publicGRPC, NATSURL: addr.NATS, Disconnect: disconnect, Log: log, Metrics: registry,
 	})
 	if err != nil {
@@ -202,6 +207,7 @@ func Run(ctx context.Context, cfg Config, log hclog.Logger, ready func(Addresses
 	tasks := []task{
 		{"rpc", func(ctx context.Context) error { return server.Run(ctx, grpcListener) }},
 		{"ingest", intake.Run},
+		{"upkeep", (&upkeep{publisher: publisher, rollouts: rollouts, log: log.Named("upkeep")}).run},
 		{"console", func(ctx context.Context) error {
 			return serveHTTP(ctx, tls.NewListener(consoleListener, consoleTLS), console, console.Close, log.Named("console"))
 		}},

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -183,112 +182,6 @@ func listsOf(s *signaturev1.Signatures) []policy.List {
 	return out
 }
 
-// PlanChange is what ApplyPlan did or would do.
-type PlanChange struct {
-	Revision int64
-	Clinics  int    // whose effective policy changes
-	Diff     string // grouped by effect
-}
-
-var errDryRun = errors.New("dry run")
-
-// ApplyPlan validates a plan, stores it and publishes the policies of the clinics that follow it; with dryRun nothing is kept. The
-// same document again changes nothing. Errors: policy.ErrInvalid, policy.ErrConflict.
-func (p *Publisher) ApplyPlan(ctx context.Context, plan policy.Plan, dryRun bool) (PlanChange, error) {
-	var change PlanChange
-	values, err := policy.Parse([]byte(plan.Document))
-	if err != nil {
-		return change, err
-	}
-	if _, err := policy.Merge(p.now(), p.base, &policy.Layer{Name: policy.LayerPlan, Values: values}, p.system); err != nil {
-		return change, err
-	}
-	err = p.db.Fleet(ctx, plan.Author, func(tx pgx.Tx) error {
-		before, err := policy.Load(ctx, tx, nil)
-		if err != nil {
-			return err
-		}
-		stored, changed, err := policy.PutPlan(ctx, tx, plan, p.now())
-		if err != nil {
-			return err
-		}
-		change.Revision = stored.Revision
-		if !changed {
-			return nil
-		}
-		after, err := policy.Load(ctx, tx, nil)
-		if err != nil {
-			return err
-		}
-		var ids []int32
-		if change.Diff, ids, err = p.diff(before, after); err != nil {
-			return err
-		}
-		change.Clinics = len(ids)
-		if dryRun {
-			return errDryRun
-		}
-		if len(ids) > 0 {
-			if _, err := p.Compile(ctx, tx, Scope{Clinics: ids}, plan.Author, plan.Reason); err != nil {
-				return err
-			}
-		}
-		return audit.Append(ctx, tx, audit.Entry{
-			Actor: plan.Author, Action: "plan.apply", Target: "plan:" + plan.Name, Reason: plan.Reason,
-			Detail: map[string]any{"revision": change.Revision, "clinics": change.Clinics},
-		})
-	})
-	if err != nil && !errors.Is(err, errDryRun) {
-		return PlanChange{}, err
-	}
-	return change, nil
-}
-
-// diff compares the effective policies and groups the clinics by what changes for them.
-func (p *Publisher) diff(before, after []policy.Clinic) (text string, changed []int32, err error) {
-	old := map[int32]policy.Clinic{}
-	for _, c := range before {
-		old[c.ID] = c
-	}
-	groups := map[string][]string{}
-	var order []string
-	for _, c := range after {
-		b, err := p.merge(c)
-		if err != nil {
-			return "", nil, err
-		}
-		a, err := p.merge(old[c.ID])
-		if err != nil {
-			a = nil // the stored layers contradicted each other before: everything is new
-		}
-		lines := policy.Diff(a, b)
-		if len(lines) == 0 {
-			continue
-		}
-		changed = append(changed, c.ID)
-		key := strings.Join(lines, "\n")
-		if groups[key] == nil {
-			order = append(order, key)
-		}
-		groups[key] = append(groups[key], c.Code)
-	}
-	slices.SortStableFunc(order, func(a, b string) int { return len(groups[b]) - len(groups[a]) })
-	var out strings.Builder
-	for _, key := range order {
-		codes := groups[key]
-		shown := strings.Join(codes[:min(len(codes), 5)], ", ")
-		if len(codes) > 5 {
-			shown += ", ..."
-		}
-		noun := "clinics"
-		if len(codes) == 1 {
-			noun = "clinic"
-		}
-		fmt.Fprintf(&out, "%d %s (%s):\n  %s\n", len(codes), noun, shown, strings.ReplaceAll(key, "\n", "\n  "))
-	}
-	return out.String(), changed, nil
-}
-
 // SetOverride replaces a clinic's override (empty document: lifts it) and publishes. Errors: policy.ErrInvalid, clinic.ErrNotFound,
 // ErrInvalid.
 func (p *Publisher) SetOverride(ctx context.Context, actor string, id int32, document, reason string, expires time.Time) error {
@@ -337,9 +230,13 @@ func (p *Publisher) Explain(ctx context.Context, tx pgx.Tx, id int32) (policy.Se
 }
 
 // PublishSignatures builds, signs and publishes signatures to the fleet, and the policies that use their lists. Equal files again
-// publish nothing. Errors: signature.ErrInvalid.
-func (p *Publisher) PublishSignatures(ctx context.Context, actor, reason string, files []signature.File) (version uint64, count signature.Count, err error) {
+// publish nothing. With stage they are stored and reach nobody, for a rollout. Errors: signature.ErrInvalid, ErrState while a
+// rollout of signatures is under way.
+func (p *Publisher) PublishSignatures(ctx context.Context, actor, reason string, files []signature.File, stage bool) (version uint64, count signature.Count, err error) {
 	err = p.db.Fleet(ctx, actor, func(tx pgx.Tx) error {
+		if err := noRollout(ctx, tx, "signature", "signatures"); err != nil {
+			return err
+		}
 		never, err := p.neverBlock(ctx, tx)
 		if err != nil {
 			return err
@@ -350,10 +247,21 @@ func (p *Publisher) PublishSignatures(ctx context.Context, actor, reason string,
 		}
 		var changed bool
 		version, changed, err = p.store.Publish(ctx, tx, bundle.Publication{
-			Kind: bundlev1.Kind_KIND_SIGNATURE, Content: msg, Author: actor, Reason: reason,
+			Kind: bundlev1.Kind_KIND_SIGNATURE, Content: msg, Author: actor, Reason: reason, Held: stage,
 		})
 		if err != nil || !changed {
 			return err
+		}
+		entry := audit.Entry{
+			Actor: actor, Action: "signature.publish", Target: fmt.Sprintf("signature:%d", version), Reason: reason,
+			Detail: map[string]uint64{"rules": count.Rules, "addresses": count.Addresses, "domains": count.Domains},
+		}
+		if stage {
+			entry.Action = "signature.stage"
+			return audit.Append(ctx, tx, entry)
+		}
+		if _, err := tx.Exec(ctx, `UPDATE appliance SET signature_target = 0 WHERE signature_target <> 0`); err != nil {
+			return fmt.Errorf("release appliances: %w", err)
 		}
 		if _, err := p.Compile(ctx, tx, Scope{}, actor, fmt.Sprintf("lists of signatures %d", version)); err != nil {
 			return err
@@ -364,10 +272,7 @@ func (p *Publisher) PublishSignatures(ctx context.Context, actor, reason string,
 		if err := Notify(ctx, tx, Notice{}); err != nil {
 			return err
 		}
-		return audit.Append(ctx, tx, audit.Entry{
-			Actor: actor, Action: "signature.publish", Target: fmt.Sprintf("signature:%d", version), Reason: reason,
-			Detail: map[string]uint64{"rules": count.Rules, "addresses": count.Addresses, "domains": count.Domains},
-		})
+		return audit.Append(ctx, tx, entry)
 	})
 	return version, count, err
 }

@@ -30,7 +30,8 @@ func (s *session) readInput(file string) ([]byte, error) {
 
 func (s *session) planCommand() *cobra.Command {
 	var file, reason, clinic string
-	var dryRun bool
+	var dryRun, stage bool
+	var base uint64
 	apply := &cobra.Command{
 		Use: "apply NAME", Short: "Check a plan and publish it to the clinics that follow it", Args: cobra.ExactArgs(1),
 		Long:    "Applying the same document again changes nothing. --dry-run shows what would change, for which clinics, and keeps nothing.",
@@ -44,14 +45,17 @@ func (s *session) planCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			resp, err := op.ApplyPlan(ctx, &operatorv1.ApplyPlanRequest{Name: args[0], Yaml: string(text), DryRun: dryRun, Reason: reason})
+			resp, err := op.ApplyPlan(ctx, &operatorv1.ApplyPlanRequest{Name: args[0], Yaml: string(text), DryRun: dryRun, Reason: reason, BaseRevision: base, Stage: stage})
 			if err != nil {
 				return err
 			}
 			return s.print(resp, func(t *table) {
 				verb := "published"
-				if dryRun {
+				switch {
+				case dryRun:
 					verb = "would be published"
+				case stage:
+					verb = "staged for a rollout"
 				}
 				t.note = fmt.Sprintf("%splan %s revision %d %s to %d clinics", resp.GetDiff(), args[0], resp.GetRevision(), verb, resp.GetClinics())
 			})
@@ -60,6 +64,8 @@ func (s *session) planCommand() *cobra.Command {
 	apply.Flags().StringVarP(&file, "file", "f", "", "plan document (YAML), - for standard input (needed)")
 	apply.Flags().StringVar(&reason, "reason", "", "why, for the audit log")
 	apply.Flags().BoolVar(&dryRun, "dry-run", false, "show the differences and keep nothing")
+	apply.Flags().BoolVar(&stage, "stage", false, "store it and leave the clinics as they are, for kadomori rollout plan")
+	apply.Flags().Uint64Var(&base, "base", 0, "revision the document was made from; refused when the plan has another by now")
 	_ = apply.MarkFlagRequired("file")
 	get := &cobra.Command{
 		Use: "get NAME", Short: "Print a plan's document", Args: cobra.ExactArgs(1), Example: "  kadomori plan get standard > standard.yaml",
@@ -104,7 +110,26 @@ func (s *session) planCommand() *cobra.Command {
 		},
 	}
 	clinicFlag(explain, &clinic, true)
-	return group("plan", "Policies shared by clinics", apply, get, explain)
+	list := &cobra.Command{
+		Use: "list", Short: "List plans and groups", Args: cobra.NoArgs, Example: "  kadomori plan list",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, op, err := s.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			resp, err := op.ListPlans(ctx, &operatorv1.ListPlansRequest{})
+			if err != nil {
+				return err
+			}
+			return s.print(resp, func(t *table) {
+				t.row("NAME", "GROUP", "REVISION", "CLINICS", "AUTHOR", "CHANGED", "REASON")
+				for _, p := range resp.GetPlans() {
+					t.row(p.GetName(), p.GetGroup(), p.GetRevision(), p.GetClinics(), p.GetAuthor(), p.GetUpdated(), p.GetReason())
+				}
+			})
+		},
+	}
+	return group("plan", "Policies shared by clinics", apply, get, list, explain)
 }
 
 func (s *session) overrideCommand() *cobra.Command {
@@ -178,6 +203,7 @@ func kindOf(name string, given map[string]string) (string, error) {
 
 func (s *session) signatureCommand() *cobra.Command {
 	var reason string
+	var stage bool
 	kinds := map[string]string{}
 	publish := &cobra.Command{
 		Use: "publish FILE...", Short: "Check, sign and publish rules and lists to the fleet", Args: cobra.MinimumNArgs(1),
@@ -210,7 +236,7 @@ func (s *session) signatureCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := sendFiles(stream.Send, files, reason); err != nil && !errors.Is(err, io.EOF) { // EOF: the answer says why
+			if err := sendFiles(stream.Send, files, reason, stage); err != nil && !errors.Is(err, io.EOF) { // EOF: the answer says why
 				return err
 			}
 			resp, err := stream.CloseAndRecv()
@@ -224,18 +250,19 @@ func (s *session) signatureCommand() *cobra.Command {
 		},
 	}
 	publish.Flags().StringVar(&reason, "reason", "", "why, for the audit log")
+	publish.Flags().BoolVar(&stage, "stage", false, "reach no appliance yet, for kadomori rollout plan --signatures")
 	publish.Flags().StringToStringVar(&kinds, "kind", nil, "kind of a list: name=kind, may be repeated")
 	return group("signature", "Rules and lists of the whole fleet", publish)
 }
 
 // sendFiles sends files in pieces.
-func sendFiles(send func(*operatorv1.PublishSignaturesRequest) error, files []*operatorv1.SignatureFile, reason string) error {
+func sendFiles(send func(*operatorv1.PublishSignaturesRequest) error, files []*operatorv1.SignatureFile, reason string, stage bool) error {
 	for _, f := range files {
 		rest := f.GetContent()
 		for first := true; first || len(rest) > 0; first = false {
 			n := min(len(rest), pieceSize)
 			err := send(&operatorv1.PublishSignaturesRequest{
-				Reason: reason, Files: []*operatorv1.SignatureFile{{Name: f.GetName(), ListKind: f.GetListKind(), Content: rest[:n]}},
+				Reason: reason, Stage: stage, Files: []*operatorv1.SignatureFile{{Name: f.GetName(), ListKind: f.GetListKind(), Content: rest[:n]}},
 			})
 			if err != nil {
 				return err

@@ -59,7 +59,7 @@ func (s *session) clinicCommand() *cobra.Command {
 			})
 		},
 	}
-	return group("clinic", "Clinics", create, list)
+	return group("clinic", "Clinics", create, list, s.moveCommand())
 }
 
 func (s *session) claimCommand() *cobra.Command {

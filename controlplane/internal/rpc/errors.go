@@ -14,6 +14,8 @@ import (
 	"github.com/kadomori/kadomori/controlplane/internal/enrol"
 	"github.com/kadomori/kadomori/controlplane/internal/pki"
 	"github.com/kadomori/kadomori/controlplane/internal/policy"
+	"github.com/kadomori/kadomori/controlplane/internal/rollout"
+	"github.com/kadomori/kadomori/controlplane/internal/setting"
 	"github.com/kadomori/kadomori/controlplane/internal/signature"
 )
 
@@ -36,6 +38,8 @@ var kinds = []struct {
 	{clinic.ErrInvalid, codes.InvalidArgument},
 	{appliance.ErrInvalid, codes.InvalidArgument},
 	{account.ErrInvalid, codes.InvalidArgument},
+	{rollout.ErrInvalid, codes.InvalidArgument},
+	{setting.ErrInvalid, codes.InvalidArgument},
 	{enrol.ErrClaim, codes.Unauthenticated},
 	{account.ErrLogin, codes.Unauthenticated},
 	{account.ErrSession, codes.Unauthenticated},
@@ -53,10 +57,12 @@ var kinds = []struct {
 	{appliance.ErrNotFound, codes.NotFound},
 	{policy.ErrNotFound, codes.NotFound},
 	{bundle.ErrNotFound, codes.NotFound},
+	{rollout.ErrNotFound, codes.NotFound},
 	{clinic.ErrExists, codes.AlreadyExists},
 	{account.ErrExists, codes.AlreadyExists},
 	{policy.ErrConflict, codes.Aborted},
 	{appliance.ErrState, codes.FailedPrecondition},
+	{rollout.ErrState, codes.FailedPrecondition},
 	{context.Canceled, codes.Canceled},
 	{context.DeadlineExceeded, codes.DeadlineExceeded},
 }

@@ -208,8 +208,8 @@ func (o *operatorService) NameDevice(ctx context.Context, req *operatorv1.NameDe
 
 func (o *operatorService) ApplyPlan(ctx context.Context, req *operatorv1.ApplyPlanRequest) (*operatorv1.ApplyPlanResponse, error) {
 	change, err := o.s.cfg.Publisher.ApplyPlan(ctx, policy.Plan{
-		Name: req.GetName(), Document: req.GetYaml(), Author: caller(ctx).Name, Reason: strings.TrimSpace(req.GetReason()),
-	}, req.GetDryRun())
+		Name: req.GetName(), Document: req.GetYaml(), Revision: int64(req.GetBaseRevision()), Author: caller(ctx).Name, Reason: strings.TrimSpace(req.GetReason()),
+	}, req.GetDryRun(), req.GetStage())
 	if err != nil {
 		return nil, err
 	}
@@ -268,6 +268,7 @@ func (o *operatorService) PublishSignatures(stream grpc.ClientStreamingServer[op
 	ctx := stream.Context()
 	var files []signature.File
 	var reason string
+	var stage bool
 	total := 0
 	for first := true; ; first = false {
 		req, err := stream.Recv()
@@ -278,7 +279,7 @@ func (o *operatorService) PublishSignatures(stream grpc.ClientStreamingServer[op
 			return err
 		}
 		if first {
-			reason = strings.TrimSpace(req.GetReason())
+			reason, stage = strings.TrimSpace(req.GetReason()), req.GetStage()
 		}
 		for _, f := range req.GetFiles() {
 			if total += len(f.GetContent()); total > signature.MaxTotal {
@@ -295,7 +296,7 @@ func (o *operatorService) PublishSignatures(stream grpc.ClientStreamingServer[op
 			files = append(files, signature.File{Name: f.GetName(), Content: f.GetContent(), Kind: f.GetListKind()})
 		}
 	}
-	version, count, err := o.s.cfg.Publisher.PublishSignatures(ctx, caller(ctx).Name, reason, files)
+	version, count, err := o.s.cfg.Publisher.PublishSignatures(ctx, caller(ctx).Name, reason, files, stage)
 	if err != nil {
 		return err
 	}

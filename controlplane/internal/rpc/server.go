@@ -26,6 +26,7 @@ import (
 	"github.com/kadomori/kadomori/controlplane/internal/bundle"
 	"github.com/kadomori/kadomori/controlplane/internal/enrol"
 	"github.com/kadomori/kadomori/controlplane/internal/pki"
+	"github.com/kadomori/kadomori/controlplane/internal/rollout"
 	enrolv1 "github.com/kadomori/kadomori/proto/gen/kadomori/enrol/v1"
 	fleetv1 "github.com/kadomori/kadomori/proto/gen/kadomori/fleet/v1"
 	operatorv1 "github.com/kadomori/kadomori/proto/gen/kadomori/operator/v1"
@@ -63,6 +64,7 @@ type Config struct {
 	Bundles   *bundle.Store
 	Accounts  *account.Accounts
 	Reports   Reports
+	Rollouts  *rollout.Rollouts
 	// Names are host names and addresses in the server's certificate.
 	Names []string
 	// FleetAddress (host:port) and NATSURL (tls://host:port) stand in identities.
@@ -96,7 +98,7 @@ type metrics struct {
 // New returns a server that is not yet listening.
 func New(cfg Config) (*Server, error) {
 	if cfg.DB == nil || cfg.Pool == nil || cfg.Authority == nil || cfg.Registry == nil || cfg.Enrolment == nil || cfg.Publisher == nil ||
-		cfg.Bundles == nil || cfg.Accounts == nil || cfg.Reports == nil {
+		cfg.Bundles == nil || cfg.Accounts == nil || cfg.Reports == nil || cfg.Rollouts == nil {
 		return nil, errors.New("open rpc server: a part is missing")
 	}
 	if cfg.Now == nil {

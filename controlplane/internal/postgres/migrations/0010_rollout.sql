@@ -54,6 +54,7 @@ CREATE TABLE rollout_target (
   rollout_id   bigint NOT NULL REFERENCES rollout,
   appliance_id int NOT NULL,
   ring         int NOT NULL,
+  from_version bigint NOT NULL, -- what it goes back to
   -- waiting: not reached; applied: wanted; ok: runs it; failed: refused or lost; offline: applies on return; reverted: back
   state        text NOT NULL CHECK (state IN ('waiting','applied','ok','failed','offline','reverted')),
   detail       text NOT NULL DEFAULT '',

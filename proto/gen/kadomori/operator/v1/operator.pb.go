@@ -22,6 +22,114 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type RolloutKind int32
+
+const (
+	RolloutKind_ROLLOUT_KIND_UNSPECIFIED RolloutKind = 0
+	RolloutKind_ROLLOUT_KIND_POLICY      RolloutKind = 1
+	RolloutKind_ROLLOUT_KIND_SIGNATURE   RolloutKind = 2
+)
+
+// Enum value maps for RolloutKind.
+var (
+	RolloutKind_name = map[int32]string{
+		0: "ROLLOUT_KIND_UNSPECIFIED",
+		1: "ROLLOUT_KIND_POLICY",
+		2: "ROLLOUT_KIND_SIGNATURE",
+	}
+	RolloutKind_value = map[string]int32{
+		"ROLLOUT_KIND_UNSPECIFIED": 0,
+		"ROLLOUT_KIND_POLICY":      1,
+		"ROLLOUT_KIND_SIGNATURE":   2,
+	}
+)
+
+func (x RolloutKind) Enum() *RolloutKind {
+	p := new(RolloutKind)
+	*p = x
+	return p
+}
+
+func (x RolloutKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RolloutKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_kadomori_operator_v1_operator_proto_enumTypes[0].Descriptor()
+}
+
+func (RolloutKind) Type() protoreflect.EnumType {
+	return &file_kadomori_operator_v1_operator_proto_enumTypes[0]
+}
+
+func (x RolloutKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RolloutKind.Descriptor instead.
+func (RolloutKind) EnumDescriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{0}
+}
+
+type RolloutAction int32
+
+const (
+	RolloutAction_ROLLOUT_ACTION_UNSPECIFIED RolloutAction = 0
+	RolloutAction_ROLLOUT_ACTION_START       RolloutAction = 1
+	RolloutAction_ROLLOUT_ACTION_PAUSE       RolloutAction = 2
+	RolloutAction_ROLLOUT_ACTION_RESUME      RolloutAction = 3
+	// Reach nobody further; those reached keep the new version.
+	RolloutAction_ROLLOUT_ACTION_ABORT    RolloutAction = 4
+	RolloutAction_ROLLOUT_ACTION_ROLLBACK RolloutAction = 5
+)
+
+// Enum value maps for RolloutAction.
+var (
+	RolloutAction_name = map[int32]string{
+		0: "ROLLOUT_ACTION_UNSPECIFIED",
+		1: "ROLLOUT_ACTION_START",
+		2: "ROLLOUT_ACTION_PAUSE",
+		3: "ROLLOUT_ACTION_RESUME",
+		4: "ROLLOUT_ACTION_ABORT",
+		5: "ROLLOUT_ACTION_ROLLBACK",
+	}
+	RolloutAction_value = map[string]int32{
+		"ROLLOUT_ACTION_UNSPECIFIED": 0,
+		"ROLLOUT_ACTION_START":       1,
+		"ROLLOUT_ACTION_PAUSE":       2,
+		"ROLLOUT_ACTION_RESUME":      3,
+		"ROLLOUT_ACTION_ABORT":       4,
+		"ROLLOUT_ACTION_ROLLBACK":    5,
+	}
+)
+
+func (x RolloutAction) Enum() *RolloutAction {
+	p := new(RolloutAction)
+	*p = x
+	return p
+}
+
+func (x RolloutAction) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RolloutAction) Descriptor() protoreflect.EnumDescriptor {
+	return file_kadomori_operator_v1_operator_proto_enumTypes[1].Descriptor()
+}
+
+func (RolloutAction) Type() protoreflect.EnumType {
+	return &file_kadomori_operator_v1_operator_proto_enumTypes[1]
+}
+
+func (x RolloutAction) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RolloutAction.Descriptor instead.
+func (RolloutAction) EnumDescriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{1}
+}
+
 type LoginRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1084,11 +1192,15 @@ func (*NameDeviceResponse) Descriptor() ([]byte, []int) {
 }
 
 type ApplyPlanRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Yaml          string                 `protobuf:"bytes,2,opt,name=yaml,proto3" json:"yaml,omitempty"`
-	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Name   string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Yaml   string                 `protobuf:"bytes,2,opt,name=yaml,proto3" json:"yaml,omitempty"`
+	DryRun bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Reason string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The revision the document was made from; another one now is an error (ABORTED). 0: whatever there is.
+	BaseRevision uint64 `protobuf:"varint,5,opt,name=base_revision,json=baseRevision,proto3" json:"base_revision,omitempty"`
+	// Store it and leave every clinic on the old revision, for a rollout.
+	Stage         bool `protobuf:"varint,6,opt,name=stage,proto3" json:"stage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1149,6 +1261,20 @@ func (x *ApplyPlanRequest) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *ApplyPlanRequest) GetBaseRevision() uint64 {
+	if x != nil {
+		return x.BaseRevision
+	}
+	return 0
+}
+
+func (x *ApplyPlanRequest) GetStage() bool {
+	if x != nil {
+		return x.Stage
+	}
+	return false
 }
 
 type ApplyPlanResponse struct {
@@ -1500,9 +1626,11 @@ func (x *ExplainPolicyResponse) GetSettings() []*ExplainPolicyResponse_Setting {
 }
 
 type PublishSignaturesRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Files         []*SignatureFile       `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
-	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // of the first message
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Files  []*SignatureFile       `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
+	Reason string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // of the first message
+	// Of the first message: publish to no appliance yet, for a rollout.
+	Stage         bool `protobuf:"varint,3,opt,name=stage,proto3" json:"stage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1549,6 +1677,13 @@ func (x *PublishSignaturesRequest) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *PublishSignaturesRequest) GetStage() bool {
+	if x != nil {
+		return x.Stage
+	}
+	return false
 }
 
 type SignatureFile struct {
@@ -1680,6 +1815,1147 @@ func (x *PublishSignaturesResponse) GetDomains() uint64 {
 	return 0
 }
 
+type ListPlansRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPlansRequest) Reset() {
+	*x = ListPlansRequest{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPlansRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPlansRequest) ProtoMessage() {}
+
+func (x *ListPlansRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPlansRequest.ProtoReflect.Descriptor instead.
+func (*ListPlansRequest) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{29}
+}
+
+type ListPlansResponse struct {
+	state         protoimpl.MessageState    `protogen:"open.v1"`
+	Plans         []*ListPlansResponse_Plan `protobuf:"bytes,1,rep,name=plans,proto3" json:"plans,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPlansResponse) Reset() {
+	*x = ListPlansResponse{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPlansResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPlansResponse) ProtoMessage() {}
+
+func (x *ListPlansResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPlansResponse.ProtoReflect.Descriptor instead.
+func (*ListPlansResponse) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ListPlansResponse) GetPlans() []*ListPlansResponse_Plan {
+	if x != nil {
+		return x.Plans
+	}
+	return nil
+}
+
+type ApplyGroupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Yaml          string                 `protobuf:"bytes,2,opt,name=yaml,proto3" json:"yaml,omitempty"`
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	BaseRevision  uint64                 `protobuf:"varint,5,opt,name=base_revision,json=baseRevision,proto3" json:"base_revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyGroupRequest) Reset() {
+	*x = ApplyGroupRequest{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyGroupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyGroupRequest) ProtoMessage() {}
+
+func (x *ApplyGroupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyGroupRequest.ProtoReflect.Descriptor instead.
+func (*ApplyGroupRequest) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ApplyGroupRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ApplyGroupRequest) GetYaml() string {
+	if x != nil {
+		return x.Yaml
+	}
+	return ""
+}
+
+func (x *ApplyGroupRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *ApplyGroupRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ApplyGroupRequest) GetBaseRevision() uint64 {
+	if x != nil {
+		return x.BaseRevision
+	}
+	return 0
+}
+
+type ApplyGroupResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Clinics       int32                  `protobuf:"varint,2,opt,name=clinics,proto3" json:"clinics,omitempty"`
+	Diff          string                 `protobuf:"bytes,3,opt,name=diff,proto3" json:"diff,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApplyGroupResponse) Reset() {
+	*x = ApplyGroupResponse{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApplyGroupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApplyGroupResponse) ProtoMessage() {}
+
+func (x *ApplyGroupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApplyGroupResponse.ProtoReflect.Descriptor instead.
+func (*ApplyGroupResponse) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ApplyGroupResponse) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ApplyGroupResponse) GetClinics() int32 {
+	if x != nil {
+		return x.Clinics
+	}
+	return 0
+}
+
+func (x *ApplyGroupResponse) GetDiff() string {
+	if x != nil {
+		return x.Diff
+	}
+	return ""
+}
+
+type MoveClinicRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ClinicId      int32                  `protobuf:"varint,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
+	Plan          string                 `protobuf:"bytes,2,opt,name=plan,proto3" json:"plan,omitempty"`   // empty: as it is
+	Group         string                 `protobuf:"bytes,3,opt,name=group,proto3" json:"group,omitempty"` // empty: as it is; "-": none
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	DryRun        bool                   `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveClinicRequest) Reset() {
+	*x = MoveClinicRequest{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveClinicRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveClinicRequest) ProtoMessage() {}
+
+func (x *MoveClinicRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveClinicRequest.ProtoReflect.Descriptor instead.
+func (*MoveClinicRequest) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *MoveClinicRequest) GetClinicId() int32 {
+	if x != nil {
+		return x.ClinicId
+	}
+	return 0
+}
+
+func (x *MoveClinicRequest) GetPlan() string {
+	if x != nil {
+		return x.Plan
+	}
+	return ""
+}
+
+func (x *MoveClinicRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *MoveClinicRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *MoveClinicRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type MoveClinicResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Diff          string                 `protobuf:"bytes,1,opt,name=diff,proto3" json:"diff,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveClinicResponse) Reset() {
+	*x = MoveClinicResponse{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveClinicResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveClinicResponse) ProtoMessage() {}
+
+func (x *MoveClinicResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveClinicResponse.ProtoReflect.Descriptor instead.
+func (*MoveClinicResponse) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *MoveClinicResponse) GetDiff() string {
+	if x != nil {
+		return x.Diff
+	}
+	return ""
+}
+
+type RolloutSpec struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// In order; empty: 5 %, 25 %, 100 % of the clinics. The last ring takes all that are left.
+	Rings []*RolloutSpec_Ring `protobuf:"bytes,1,rep,name=rings,proto3" json:"rings,omitempty"`
+	Gates *RolloutSpec_Gates  `protobuf:"bytes,2,opt,name=gates,proto3" json:"gates,omitempty"`
+	// How long a ring must hold before the next begins, seconds; 0: default 1800.
+	SoakS int64 `protobuf:"varint,3,opt,name=soak_s,json=soakS,proto3" json:"soak_s,omitempty"`
+	// How long an appliance may take to run the new version, seconds; 0: default 600.
+	GraceS int64 `protobuf:"varint,4,opt,name=grace_s,json=graceS,proto3" json:"grace_s,omitempty"`
+	// A reason to disregard the clinics' quiet hours; empty: respect them.
+	Emergency string `protobuf:"bytes,5,opt,name=emergency,proto3" json:"emergency,omitempty"`
+	// Stay halted instead of rolling back by itself.
+	NoAutoRollback bool `protobuf:"varint,6,opt,name=no_auto_rollback,json=noAutoRollback,proto3" json:"no_auto_rollback,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *RolloutSpec) Reset() {
+	*x = RolloutSpec{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutSpec) ProtoMessage() {}
+
+func (x *RolloutSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutSpec.ProtoReflect.Descriptor instead.
+func (*RolloutSpec) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *RolloutSpec) GetRings() []*RolloutSpec_Ring {
+	if x != nil {
+		return x.Rings
+	}
+	return nil
+}
+
+func (x *RolloutSpec) GetGates() *RolloutSpec_Gates {
+	if x != nil {
+		return x.Gates
+	}
+	return nil
+}
+
+func (x *RolloutSpec) GetSoakS() int64 {
+	if x != nil {
+		return x.SoakS
+	}
+	return 0
+}
+
+func (x *RolloutSpec) GetGraceS() int64 {
+	if x != nil {
+		return x.GraceS
+	}
+	return 0
+}
+
+func (x *RolloutSpec) GetEmergency() string {
+	if x != nil {
+		return x.Emergency
+	}
+	return ""
+}
+
+func (x *RolloutSpec) GetNoAutoRollback() bool {
+	if x != nil {
+		return x.NoAutoRollback
+	}
+	return false
+}
+
+type Rollout struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Kind          RolloutKind            `protobuf:"varint,2,opt,name=kind,proto3,enum=kadomori.operator.v1.RolloutKind" json:"kind,omitempty"`
+	Subject       string                 `protobuf:"bytes,3,opt,name=subject,proto3" json:"subject,omitempty"` // plan's name
+	FromVersion   uint64                 `protobuf:"varint,4,opt,name=from_version,json=fromVersion,proto3" json:"from_version,omitempty"`
+	ToVersion     uint64                 `protobuf:"varint,5,opt,name=to_version,json=toVersion,proto3" json:"to_version,omitempty"`
+	State         string                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`   // draft, running, paused, halted, rolling_back, rolled_back, done, aborted
+	Ring          int32                  `protobuf:"varint,7,opt,name=ring,proto3" json:"ring,omitempty"`    // index of the one under way
+	Detail        string                 `protobuf:"bytes,8,opt,name=detail,proto3" json:"detail,omitempty"` // why it stands where it stands
+	Author        string                 `protobuf:"bytes,9,opt,name=author,proto3" json:"author,omitempty"`
+	Reason        string                 `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	Created       *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=created,proto3" json:"created,omitempty"`
+	Changed       *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=changed,proto3" json:"changed,omitempty"`
+	Spec          *RolloutSpec           `protobuf:"bytes,13,opt,name=spec,proto3" json:"spec,omitempty"`
+	Rings         []*Rollout_RingState   `protobuf:"bytes,14,rep,name=rings,proto3" json:"rings,omitempty"`
+	Gates         []*Rollout_GateState   `protobuf:"bytes,15,rep,name=gates,proto3" json:"gates,omitempty"`
+	Targets       []*Rollout_Target      `protobuf:"bytes,16,rep,name=targets,proto3" json:"targets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rollout) Reset() {
+	*x = Rollout{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rollout) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rollout) ProtoMessage() {}
+
+func (x *Rollout) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rollout.ProtoReflect.Descriptor instead.
+func (*Rollout) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *Rollout) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Rollout) GetKind() RolloutKind {
+	if x != nil {
+		return x.Kind
+	}
+	return RolloutKind_ROLLOUT_KIND_UNSPECIFIED
+}
+
+func (x *Rollout) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *Rollout) GetFromVersion() uint64 {
+	if x != nil {
+		return x.FromVersion
+	}
+	return 0
+}
+
+func (x *Rollout) GetToVersion() uint64 {
+	if x != nil {
+		return x.ToVersion
+	}
+	return 0
+}
+
+func (x *Rollout) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Rollout) GetRing() int32 {
+	if x != nil {
+		return x.Ring
+	}
+	return 0
+}
+
+func (x *Rollout) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Rollout) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *Rollout) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Rollout) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *Rollout) GetChanged() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Changed
+	}
+	return nil
+}
+
+func (x *Rollout) GetSpec() *RolloutSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *Rollout) GetRings() []*Rollout_RingState {
+	if x != nil {
+		return x.Rings
+	}
+	return nil
+}
+
+func (x *Rollout) GetGates() []*Rollout_GateState {
+	if x != nil {
+		return x.Gates
+	}
+	return nil
+}
+
+func (x *Rollout) GetTargets() []*Rollout_Target {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
+type CreateRolloutRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          RolloutKind            `protobuf:"varint,1,opt,name=kind,proto3,enum=kadomori.operator.v1.RolloutKind" json:"kind,omitempty"`
+	Plan          string                 `protobuf:"bytes,2,opt,name=plan,proto3" json:"plan,omitempty"` // for policy
+	Spec          *RolloutSpec           `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
+	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateRolloutRequest) Reset() {
+	*x = CreateRolloutRequest{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateRolloutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateRolloutRequest) ProtoMessage() {}
+
+func (x *CreateRolloutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateRolloutRequest.ProtoReflect.Descriptor instead.
+func (*CreateRolloutRequest) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *CreateRolloutRequest) GetKind() RolloutKind {
+	if x != nil {
+		return x.Kind
+	}
+	return RolloutKind_ROLLOUT_KIND_UNSPECIFIED
+}
+
+func (x *CreateRolloutRequest) GetPlan() string {
+	if x != nil {
+		return x.Plan
+	}
+	return ""
+}
+
+func (x *CreateRolloutRequest) GetSpec() *RolloutSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *CreateRolloutRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type CreateRolloutResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rollout       *Rollout               `protobuf:"bytes,1,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateRolloutResponse) Reset() {
+	*x = CreateRolloutResponse{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateRolloutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateRolloutResponse) ProtoMessage() {}
+
+func (x *CreateRolloutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateRolloutResponse.ProtoReflect.Descriptor instead.
+func (*CreateRolloutResponse) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *CreateRolloutResponse) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+type ControlRolloutRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Action        RolloutAction          `protobuf:"varint,2,opt,name=action,proto3,enum=kadomori.operator.v1.RolloutAction" json:"action,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // needed for all but start
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ControlRolloutRequest) Reset() {
+	*x = ControlRolloutRequest{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ControlRolloutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ControlRolloutRequest) ProtoMessage() {}
+
+func (x *ControlRolloutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ControlRolloutRequest.ProtoReflect.Descriptor instead.
+func (*ControlRolloutRequest) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ControlRolloutRequest) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *ControlRolloutRequest) GetAction() RolloutAction {
+	if x != nil {
+		return x.Action
+	}
+	return RolloutAction_ROLLOUT_ACTION_UNSPECIFIED
+}
+
+func (x *ControlRolloutRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type ControlRolloutResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rollout       *Rollout               `protobuf:"bytes,1,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ControlRolloutResponse) Reset() {
+	*x = ControlRolloutResponse{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ControlRolloutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ControlRolloutResponse) ProtoMessage() {}
+
+func (x *ControlRolloutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ControlRolloutResponse.ProtoReflect.Descriptor instead.
+func (*ControlRolloutResponse) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ControlRolloutResponse) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+type GetRolloutRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRolloutRequest) Reset() {
+	*x = GetRolloutRequest{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRolloutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRolloutRequest) ProtoMessage() {}
+
+func (x *GetRolloutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRolloutRequest.ProtoReflect.Descriptor instead.
+func (*GetRolloutRequest) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *GetRolloutRequest) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+type GetRolloutResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rollout       *Rollout               `protobuf:"bytes,1,opt,name=rollout,proto3" json:"rollout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetRolloutResponse) Reset() {
+	*x = GetRolloutResponse{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetRolloutResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetRolloutResponse) ProtoMessage() {}
+
+func (x *GetRolloutResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetRolloutResponse.ProtoReflect.Descriptor instead.
+func (*GetRolloutResponse) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *GetRolloutResponse) GetRollout() *Rollout {
+	if x != nil {
+		return x.Rollout
+	}
+	return nil
+}
+
+type ListRolloutsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	PageSize      int32                  `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"` // default 50
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRolloutsRequest) Reset() {
+	*x = ListRolloutsRequest{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRolloutsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRolloutsRequest) ProtoMessage() {}
+
+func (x *ListRolloutsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRolloutsRequest.ProtoReflect.Descriptor instead.
+func (*ListRolloutsRequest) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *ListRolloutsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+type ListRolloutsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rollouts      []*Rollout             `protobuf:"bytes,1,rep,name=rollouts,proto3" json:"rollouts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRolloutsResponse) Reset() {
+	*x = ListRolloutsResponse{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRolloutsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRolloutsResponse) ProtoMessage() {}
+
+func (x *ListRolloutsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRolloutsResponse.ProtoReflect.Descriptor instead.
+func (*ListRolloutsResponse) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ListRolloutsResponse) GetRollouts() []*Rollout {
+	if x != nil {
+		return x.Rollouts
+	}
+	return nil
+}
+
+type GetSettingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSettingsRequest) Reset() {
+	*x = GetSettingsRequest{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSettingsRequest) ProtoMessage() {}
+
+func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSettingsRequest.ProtoReflect.Descriptor instead.
+func (*GetSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{45}
+}
+
+type GetSettingsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      map[string]string      `protobuf:"bytes,1,rep,name=settings,proto3" json:"settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSettingsResponse) Reset() {
+	*x = GetSettingsResponse{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSettingsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSettingsResponse) ProtoMessage() {}
+
+func (x *GetSettingsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSettingsResponse.ProtoReflect.Descriptor instead.
+func (*GetSettingsResponse) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *GetSettingsResponse) GetSettings() map[string]string {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+type SetSettingsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Settings      map[string]string      `protobuf:"bytes,1,rep,name=settings,proto3" json:"settings,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSettingsRequest) Reset() {
+	*x = SetSettingsRequest{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSettingsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSettingsRequest) ProtoMessage() {}
+
+func (x *SetSettingsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSettingsRequest.ProtoReflect.Descriptor instead.
+func (*SetSettingsRequest) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *SetSettingsRequest) GetSettings() map[string]string {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+type SetSettingsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetSettingsResponse) Reset() {
+	*x = SetSettingsResponse{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetSettingsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetSettingsResponse) ProtoMessage() {}
+
+func (x *SetSettingsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetSettingsResponse.ProtoReflect.Descriptor instead.
+func (*SetSettingsResponse) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{48}
+}
+
 type RequestReportRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClinicId      int32                  `protobuf:"varint,1,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
@@ -1690,7 +2966,7 @@ type RequestReportRequest struct {
 
 func (x *RequestReportRequest) Reset() {
 	*x = RequestReportRequest{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[29]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1702,7 +2978,7 @@ func (x *RequestReportRequest) String() string {
 func (*RequestReportRequest) ProtoMessage() {}
 
 func (x *RequestReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[29]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1715,7 +2991,7 @@ func (x *RequestReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestReportRequest.ProtoReflect.Descriptor instead.
 func (*RequestReportRequest) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{29}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RequestReportRequest) GetClinicId() int32 {
@@ -1740,7 +3016,7 @@ type RequestReportResponse struct {
 
 func (x *RequestReportResponse) Reset() {
 	*x = RequestReportResponse{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[30]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1752,7 +3028,7 @@ func (x *RequestReportResponse) String() string {
 func (*RequestReportResponse) ProtoMessage() {}
 
 func (x *RequestReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[30]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1765,7 +3041,7 @@ func (x *RequestReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestReportResponse.ProtoReflect.Descriptor instead.
 func (*RequestReportResponse) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{30}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{50}
 }
 
 type Report struct {
@@ -1785,7 +3061,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[31]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1797,7 +3073,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[31]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1810,7 +3086,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{31}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Report) GetId() int64 {
@@ -1886,7 +3162,7 @@ type ListReportsRequest struct {
 
 func (x *ListReportsRequest) Reset() {
 	*x = ListReportsRequest{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[32]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1898,7 +3174,7 @@ func (x *ListReportsRequest) String() string {
 func (*ListReportsRequest) ProtoMessage() {}
 
 func (x *ListReportsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[32]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1911,7 +3187,7 @@ func (x *ListReportsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReportsRequest.ProtoReflect.Descriptor instead.
 func (*ListReportsRequest) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{32}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListReportsRequest) GetClinicId() int32 {
@@ -1937,7 +3213,7 @@ type ListReportsResponse struct {
 
 func (x *ListReportsResponse) Reset() {
 	*x = ListReportsResponse{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[33]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +3225,7 @@ func (x *ListReportsResponse) String() string {
 func (*ListReportsResponse) ProtoMessage() {}
 
 func (x *ListReportsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[33]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +3238,7 @@ func (x *ListReportsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReportsResponse.ProtoReflect.Descriptor instead.
 func (*ListReportsResponse) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{33}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *ListReportsResponse) GetReports() []*Report {
@@ -1981,7 +3257,7 @@ type GetReportRequest struct {
 
 func (x *GetReportRequest) Reset() {
 	*x = GetReportRequest{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[34]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1993,7 +3269,7 @@ func (x *GetReportRequest) String() string {
 func (*GetReportRequest) ProtoMessage() {}
 
 func (x *GetReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[34]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2006,7 +3282,7 @@ func (x *GetReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReportRequest.ProtoReflect.Descriptor instead.
 func (*GetReportRequest) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{34}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *GetReportRequest) GetId() int64 {
@@ -2026,7 +3302,7 @@ type GetReportResponse struct {
 
 func (x *GetReportResponse) Reset() {
 	*x = GetReportResponse{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[35]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2038,7 +3314,7 @@ func (x *GetReportResponse) String() string {
 func (*GetReportResponse) ProtoMessage() {}
 
 func (x *GetReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[35]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2051,7 +3327,7 @@ func (x *GetReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReportResponse.ProtoReflect.Descriptor instead.
 func (*GetReportResponse) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{35}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *GetReportResponse) GetReport() *Report {
@@ -2077,7 +3353,7 @@ type GetLedgerRequest struct {
 
 func (x *GetLedgerRequest) Reset() {
 	*x = GetLedgerRequest{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[36]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2089,7 +3365,7 @@ func (x *GetLedgerRequest) String() string {
 func (*GetLedgerRequest) ProtoMessage() {}
 
 func (x *GetLedgerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[36]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2102,7 +3378,7 @@ func (x *GetLedgerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLedgerRequest.ProtoReflect.Descriptor instead.
 func (*GetLedgerRequest) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{36}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *GetLedgerRequest) GetApplianceId() int32 {
@@ -2121,7 +3397,7 @@ type GetLedgerResponse struct {
 
 func (x *GetLedgerResponse) Reset() {
 	*x = GetLedgerResponse{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[37]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2133,7 +3409,7 @@ func (x *GetLedgerResponse) String() string {
 func (*GetLedgerResponse) ProtoMessage() {}
 
 func (x *GetLedgerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[37]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2146,7 +3422,7 @@ func (x *GetLedgerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLedgerResponse.ProtoReflect.Descriptor instead.
 func (*GetLedgerResponse) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{37}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *GetLedgerResponse) GetStreams() []*GetLedgerResponse_Stream {
@@ -2166,7 +3442,7 @@ type ListInfectedRequest struct {
 
 func (x *ListInfectedRequest) Reset() {
 	*x = ListInfectedRequest{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[38]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2178,7 +3454,7 @@ func (x *ListInfectedRequest) String() string {
 func (*ListInfectedRequest) ProtoMessage() {}
 
 func (x *ListInfectedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[38]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2191,7 +3467,7 @@ func (x *ListInfectedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInfectedRequest.ProtoReflect.Descriptor instead.
 func (*ListInfectedRequest) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{38}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *ListInfectedRequest) GetClinicId() int32 {
@@ -2217,7 +3493,7 @@ type ListInfectedResponse struct {
 
 func (x *ListInfectedResponse) Reset() {
 	*x = ListInfectedResponse{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[39]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2229,7 +3505,7 @@ func (x *ListInfectedResponse) String() string {
 func (*ListInfectedResponse) ProtoMessage() {}
 
 func (x *ListInfectedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[39]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2242,7 +3518,7 @@ func (x *ListInfectedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInfectedResponse.ProtoReflect.Descriptor instead.
 func (*ListInfectedResponse) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{39}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListInfectedResponse) GetDevices() []*ListInfectedResponse_Infected {
@@ -2266,7 +3542,7 @@ type ExplainPolicyResponse_Setting struct {
 
 func (x *ExplainPolicyResponse_Setting) Reset() {
 	*x = ExplainPolicyResponse_Setting{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[40]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2278,7 +3554,7 @@ func (x *ExplainPolicyResponse_Setting) String() string {
 func (*ExplainPolicyResponse_Setting) ProtoMessage() {}
 
 func (x *ExplainPolicyResponse_Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[40]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2336,6 +3612,480 @@ func (x *ExplainPolicyResponse_Setting) GetExpires() *timestamppb.Timestamp {
 	return nil
 }
 
+type ListPlansResponse_Plan struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Group         bool                   `protobuf:"varint,2,opt,name=group,proto3" json:"group,omitempty"` // a group, not a plan
+	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Author        string                 `protobuf:"bytes,4,opt,name=author,proto3" json:"author,omitempty"`
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Clinics       int32                  `protobuf:"varint,6,opt,name=clinics,proto3" json:"clinics,omitempty"`
+	Updated       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=updated,proto3" json:"updated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListPlansResponse_Plan) Reset() {
+	*x = ListPlansResponse_Plan{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListPlansResponse_Plan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListPlansResponse_Plan) ProtoMessage() {}
+
+func (x *ListPlansResponse_Plan) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListPlansResponse_Plan.ProtoReflect.Descriptor instead.
+func (*ListPlansResponse_Plan) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{30, 0}
+}
+
+func (x *ListPlansResponse_Plan) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ListPlansResponse_Plan) GetGroup() bool {
+	if x != nil {
+		return x.Group
+	}
+	return false
+}
+
+func (x *ListPlansResponse_Plan) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ListPlansResponse_Plan) GetAuthor() string {
+	if x != nil {
+		return x.Author
+	}
+	return ""
+}
+
+func (x *ListPlansResponse_Plan) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ListPlansResponse_Plan) GetClinics() int32 {
+	if x != nil {
+		return x.Clinics
+	}
+	return 0
+}
+
+func (x *ListPlansResponse_Plan) GetUpdated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Updated
+	}
+	return nil
+}
+
+type RolloutSpec_Ring struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Name      string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	ClinicIds []int32                `protobuf:"varint,2,rep,packed,name=clinic_ids,json=clinicIds,proto3" json:"clinic_ids,omitempty"`
+	// Share of all clinics reached when this ring is done, 1 to 100; used when no clinics are named.
+	Percent       uint32 `protobuf:"varint,3,opt,name=percent,proto3" json:"percent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloutSpec_Ring) Reset() {
+	*x = RolloutSpec_Ring{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutSpec_Ring) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutSpec_Ring) ProtoMessage() {}
+
+func (x *RolloutSpec_Ring) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutSpec_Ring.ProtoReflect.Descriptor instead.
+func (*RolloutSpec_Ring) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{35, 0}
+}
+
+func (x *RolloutSpec_Ring) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RolloutSpec_Ring) GetClinicIds() []int32 {
+	if x != nil {
+		return x.ClinicIds
+	}
+	return nil
+}
+
+func (x *RolloutSpec_Ring) GetPercent() uint32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+// A value beyond its limit halts the rollout.
+type RolloutSpec_Gates struct {
+	state                 protoimpl.MessageState `protogen:"open.v1"`
+	MaxFailedPercent      uint32                 `protobuf:"varint,1,opt,name=max_failed_percent,json=maxFailedPercent,proto3" json:"max_failed_percent,omitempty"`                // of the ring's appliances; default 0
+	MaxUnprotectedMinutes uint32                 `protobuf:"varint,2,opt,name=max_unprotected_minutes,json=maxUnprotectedMinutes,proto3" json:"max_unprotected_minutes,omitempty"` // per appliance reached; 0: default 5
+	MaxBlockRatio         float64                `protobuf:"fixed64,3,opt,name=max_block_ratio,json=maxBlockRatio,proto3" json:"max_block_ratio,omitempty"`                        // blocks an hour against the last 7 days; 0: default 3
+	MaxAlertRatio         float64                `protobuf:"fixed64,4,opt,name=max_alert_ratio,json=maxAlertRatio,proto3" json:"max_alert_ratio,omitempty"`                        // alerts and detections likewise; 0: default 3
+	unknownFields         protoimpl.UnknownFields
+	sizeCache             protoimpl.SizeCache
+}
+
+func (x *RolloutSpec_Gates) Reset() {
+	*x = RolloutSpec_Gates{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutSpec_Gates) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutSpec_Gates) ProtoMessage() {}
+
+func (x *RolloutSpec_Gates) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutSpec_Gates.ProtoReflect.Descriptor instead.
+func (*RolloutSpec_Gates) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{35, 1}
+}
+
+func (x *RolloutSpec_Gates) GetMaxFailedPercent() uint32 {
+	if x != nil {
+		return x.MaxFailedPercent
+	}
+	return 0
+}
+
+func (x *RolloutSpec_Gates) GetMaxUnprotectedMinutes() uint32 {
+	if x != nil {
+		return x.MaxUnprotectedMinutes
+	}
+	return 0
+}
+
+func (x *RolloutSpec_Gates) GetMaxBlockRatio() float64 {
+	if x != nil {
+		return x.MaxBlockRatio
+	}
+	return 0
+}
+
+func (x *RolloutSpec_Gates) GetMaxAlertRatio() float64 {
+	if x != nil {
+		return x.MaxAlertRatio
+	}
+	return 0
+}
+
+type Rollout_RingState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Waiting       int32                  `protobuf:"varint,2,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	Applied       int32                  `protobuf:"varint,3,opt,name=applied,proto3" json:"applied,omitempty"`
+	Ok            int32                  `protobuf:"varint,4,opt,name=ok,proto3" json:"ok,omitempty"`
+	Failed        int32                  `protobuf:"varint,5,opt,name=failed,proto3" json:"failed,omitempty"`
+	Offline       int32                  `protobuf:"varint,6,opt,name=offline,proto3" json:"offline,omitempty"`
+	Reverted      int32                  `protobuf:"varint,7,opt,name=reverted,proto3" json:"reverted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rollout_RingState) Reset() {
+	*x = Rollout_RingState{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rollout_RingState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rollout_RingState) ProtoMessage() {}
+
+func (x *Rollout_RingState) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rollout_RingState.ProtoReflect.Descriptor instead.
+func (*Rollout_RingState) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{36, 0}
+}
+
+func (x *Rollout_RingState) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Rollout_RingState) GetWaiting() int32 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *Rollout_RingState) GetApplied() int32 {
+	if x != nil {
+		return x.Applied
+	}
+	return 0
+}
+
+func (x *Rollout_RingState) GetOk() int32 {
+	if x != nil {
+		return x.Ok
+	}
+	return 0
+}
+
+func (x *Rollout_RingState) GetFailed() int32 {
+	if x != nil {
+		return x.Failed
+	}
+	return 0
+}
+
+func (x *Rollout_RingState) GetOffline() int32 {
+	if x != nil {
+		return x.Offline
+	}
+	return 0
+}
+
+func (x *Rollout_RingState) GetReverted() int32 {
+	if x != nil {
+		return x.Reverted
+	}
+	return 0
+}
+
+type Rollout_GateState struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	Limit         string                 `protobuf:"bytes,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	Passed        bool                   `protobuf:"varint,4,opt,name=passed,proto3" json:"passed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rollout_GateState) Reset() {
+	*x = Rollout_GateState{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rollout_GateState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rollout_GateState) ProtoMessage() {}
+
+func (x *Rollout_GateState) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rollout_GateState.ProtoReflect.Descriptor instead.
+func (*Rollout_GateState) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{36, 1}
+}
+
+func (x *Rollout_GateState) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Rollout_GateState) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *Rollout_GateState) GetLimit() string {
+	if x != nil {
+		return x.Limit
+	}
+	return ""
+}
+
+func (x *Rollout_GateState) GetPassed() bool {
+	if x != nil {
+		return x.Passed
+	}
+	return false
+}
+
+type Rollout_Target struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ApplianceId   int32                  `protobuf:"varint,1,opt,name=appliance_id,json=applianceId,proto3" json:"appliance_id,omitempty"`
+	ClinicId      int32                  `protobuf:"varint,2,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
+	Ring          int32                  `protobuf:"varint,3,opt,name=ring,proto3" json:"ring,omitempty"`
+	State         string                 `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"` // waiting, applied, ok, failed, offline, reverted
+	Detail        string                 `protobuf:"bytes,5,opt,name=detail,proto3" json:"detail,omitempty"`
+	Applied       *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=applied,proto3" json:"applied,omitempty"`
+	Settled       *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=settled,proto3" json:"settled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Rollout_Target) Reset() {
+	*x = Rollout_Target{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Rollout_Target) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Rollout_Target) ProtoMessage() {}
+
+func (x *Rollout_Target) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Rollout_Target.ProtoReflect.Descriptor instead.
+func (*Rollout_Target) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{36, 2}
+}
+
+func (x *Rollout_Target) GetApplianceId() int32 {
+	if x != nil {
+		return x.ApplianceId
+	}
+	return 0
+}
+
+func (x *Rollout_Target) GetClinicId() int32 {
+	if x != nil {
+		return x.ClinicId
+	}
+	return 0
+}
+
+func (x *Rollout_Target) GetRing() int32 {
+	if x != nil {
+		return x.Ring
+	}
+	return 0
+}
+
+func (x *Rollout_Target) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Rollout_Target) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Rollout_Target) GetApplied() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Applied
+	}
+	return nil
+}
+
+func (x *Rollout_Target) GetSettled() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Settled
+	}
+	return nil
+}
+
 type GetLedgerResponse_Stream struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	ApplianceId      int32                  `protobuf:"varint,1,opt,name=appliance_id,json=applianceId,proto3" json:"appliance_id,omitempty"`
@@ -2353,7 +4103,7 @@ type GetLedgerResponse_Stream struct {
 
 func (x *GetLedgerResponse_Stream) Reset() {
 	*x = GetLedgerResponse_Stream{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[41]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2365,7 +4115,7 @@ func (x *GetLedgerResponse_Stream) String() string {
 func (*GetLedgerResponse_Stream) ProtoMessage() {}
 
 func (x *GetLedgerResponse_Stream) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[41]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2378,7 +4128,7 @@ func (x *GetLedgerResponse_Stream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLedgerResponse_Stream.ProtoReflect.Descriptor instead.
 func (*GetLedgerResponse_Stream) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{37, 0}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{57, 0}
 }
 
 func (x *GetLedgerResponse_Stream) GetApplianceId() int32 {
@@ -2459,7 +4209,7 @@ type ListInfectedResponse_Infected struct {
 
 func (x *ListInfectedResponse_Infected) Reset() {
 	*x = ListInfectedResponse_Infected{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[42]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2471,7 +4221,7 @@ func (x *ListInfectedResponse_Infected) String() string {
 func (*ListInfectedResponse_Infected) ProtoMessage() {}
 
 func (x *ListInfectedResponse_Infected) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[42]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2484,7 +4234,7 @@ func (x *ListInfectedResponse_Infected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInfectedResponse_Infected.ProtoReflect.Descriptor instead.
 func (*ListInfectedResponse_Infected) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{39, 0}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{59, 0}
 }
 
 func (x *ListInfectedResponse_Infected) GetMac() string {
@@ -2617,12 +4367,14 @@ const file_kadomori_operator_v1_operator_proto_rawDesc = "" +
 	"\tclinic_id\x18\x01 \x01(\x05R\bclinicId\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\"\x14\n" +
-	"\x12NameDeviceResponse\"k\n" +
+	"\x12NameDeviceResponse\"\xa6\x01\n" +
 	"\x10ApplyPlanRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04yaml\x18\x02 \x01(\tR\x04yaml\x12\x17\n" +
 	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"]\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12#\n" +
+	"\rbase_revision\x18\x05 \x01(\x04R\fbaseRevision\x12\x14\n" +
+	"\x05stage\x18\x06 \x01(\bR\x05stage\"]\n" +
 	"\x11ApplyPlanResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
 	"\aclinics\x18\x02 \x01(\x05R\aclinics\x12\x12\n" +
@@ -2648,10 +4400,11 @@ const file_kadomori_operator_v1_operator_proto_rawDesc = "" +
 	"\x05layer\x18\x03 \x01(\tR\x05layer\x12\x16\n" +
 	"\x06author\x18\x04 \x01(\tR\x06author\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x124\n" +
-	"\aexpires\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"m\n" +
+	"\aexpires\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\x83\x01\n" +
 	"\x18PublishSignaturesRequest\x129\n" +
 	"\x05files\x18\x01 \x03(\v2#.kadomori.operator.v1.SignatureFileR\x05files\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"Z\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05stage\x18\x03 \x01(\bR\x05stage\"Z\n" +
 	"\rSignatureFile\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\acontent\x18\x02 \x01(\fR\acontent\x12\x1b\n" +
@@ -2660,7 +4413,126 @@ const file_kadomori_operator_v1_operator_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x14\n" +
 	"\x05rules\x18\x02 \x01(\x04R\x05rules\x12\x1c\n" +
 	"\taddresses\x18\x03 \x01(\x04R\taddresses\x12\x18\n" +
-	"\adomains\x18\x04 \x01(\x04R\adomains\"I\n" +
+	"\adomains\x18\x04 \x01(\x04R\adomains\"\x12\n" +
+	"\x10ListPlansRequest\"\xa6\x02\n" +
+	"\x11ListPlansResponse\x12B\n" +
+	"\x05plans\x18\x01 \x03(\v2,.kadomori.operator.v1.ListPlansResponse.PlanR\x05plans\x1a\xcc\x01\n" +
+	"\x04Plan\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05group\x18\x02 \x01(\bR\x05group\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x16\n" +
+	"\x06author\x18\x04 \x01(\tR\x06author\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
+	"\aclinics\x18\x06 \x01(\x05R\aclinics\x124\n" +
+	"\aupdated\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\aupdated\"\x91\x01\n" +
+	"\x11ApplyGroupRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04yaml\x18\x02 \x01(\tR\x04yaml\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12#\n" +
+	"\rbase_revision\x18\x05 \x01(\x04R\fbaseRevision\"^\n" +
+	"\x12ApplyGroupResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
+	"\aclinics\x18\x02 \x01(\x05R\aclinics\x12\x12\n" +
+	"\x04diff\x18\x03 \x01(\tR\x04diff\"\x8b\x01\n" +
+	"\x11MoveClinicRequest\x12\x1b\n" +
+	"\tclinic_id\x18\x01 \x01(\x05R\bclinicId\x12\x12\n" +
+	"\x04plan\x18\x02 \x01(\tR\x04plan\x12\x14\n" +
+	"\x05group\x18\x03 \x01(\tR\x05group\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x17\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"(\n" +
+	"\x12MoveClinicResponse\x12\x12\n" +
+	"\x04diff\x18\x01 \x01(\tR\x04diff\"\x97\x04\n" +
+	"\vRolloutSpec\x12<\n" +
+	"\x05rings\x18\x01 \x03(\v2&.kadomori.operator.v1.RolloutSpec.RingR\x05rings\x12=\n" +
+	"\x05gates\x18\x02 \x01(\v2'.kadomori.operator.v1.RolloutSpec.GatesR\x05gates\x12\x15\n" +
+	"\x06soak_s\x18\x03 \x01(\x03R\x05soakS\x12\x17\n" +
+	"\agrace_s\x18\x04 \x01(\x03R\x06graceS\x12\x1c\n" +
+	"\temergency\x18\x05 \x01(\tR\temergency\x12(\n" +
+	"\x10no_auto_rollback\x18\x06 \x01(\bR\x0enoAutoRollback\x1aS\n" +
+	"\x04Ring\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"clinic_ids\x18\x02 \x03(\x05R\tclinicIds\x12\x18\n" +
+	"\apercent\x18\x03 \x01(\rR\apercent\x1a\xbd\x01\n" +
+	"\x05Gates\x12,\n" +
+	"\x12max_failed_percent\x18\x01 \x01(\rR\x10maxFailedPercent\x126\n" +
+	"\x17max_unprotected_minutes\x18\x02 \x01(\rR\x15maxUnprotectedMinutes\x12&\n" +
+	"\x0fmax_block_ratio\x18\x03 \x01(\x01R\rmaxBlockRatio\x12&\n" +
+	"\x0fmax_alert_ratio\x18\x04 \x01(\x01R\rmaxAlertRatio\"\x91\t\n" +
+	"\aRollout\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x125\n" +
+	"\x04kind\x18\x02 \x01(\x0e2!.kadomori.operator.v1.RolloutKindR\x04kind\x12\x18\n" +
+	"\asubject\x18\x03 \x01(\tR\asubject\x12!\n" +
+	"\ffrom_version\x18\x04 \x01(\x04R\vfromVersion\x12\x1d\n" +
+	"\n" +
+	"to_version\x18\x05 \x01(\x04R\ttoVersion\x12\x14\n" +
+	"\x05state\x18\x06 \x01(\tR\x05state\x12\x12\n" +
+	"\x04ring\x18\a \x01(\x05R\x04ring\x12\x16\n" +
+	"\x06detail\x18\b \x01(\tR\x06detail\x12\x16\n" +
+	"\x06author\x18\t \x01(\tR\x06author\x12\x16\n" +
+	"\x06reason\x18\n" +
+	" \x01(\tR\x06reason\x124\n" +
+	"\acreated\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
+	"\achanged\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\achanged\x125\n" +
+	"\x04spec\x18\r \x01(\v2!.kadomori.operator.v1.RolloutSpecR\x04spec\x12=\n" +
+	"\x05rings\x18\x0e \x03(\v2'.kadomori.operator.v1.Rollout.RingStateR\x05rings\x12=\n" +
+	"\x05gates\x18\x0f \x03(\v2'.kadomori.operator.v1.Rollout.GateStateR\x05gates\x12>\n" +
+	"\atargets\x18\x10 \x03(\v2$.kadomori.operator.v1.Rollout.TargetR\atargets\x1a\xb1\x01\n" +
+	"\tRingState\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\awaiting\x18\x02 \x01(\x05R\awaiting\x12\x18\n" +
+	"\aapplied\x18\x03 \x01(\x05R\aapplied\x12\x0e\n" +
+	"\x02ok\x18\x04 \x01(\x05R\x02ok\x12\x16\n" +
+	"\x06failed\x18\x05 \x01(\x05R\x06failed\x12\x18\n" +
+	"\aoffline\x18\x06 \x01(\x05R\aoffline\x12\x1a\n" +
+	"\breverted\x18\a \x01(\x05R\breverted\x1ac\n" +
+	"\tGateState\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\tR\x05limit\x12\x16\n" +
+	"\x06passed\x18\x04 \x01(\bR\x06passed\x1a\xf6\x01\n" +
+	"\x06Target\x12!\n" +
+	"\fappliance_id\x18\x01 \x01(\x05R\vapplianceId\x12\x1b\n" +
+	"\tclinic_id\x18\x02 \x01(\x05R\bclinicId\x12\x12\n" +
+	"\x04ring\x18\x03 \x01(\x05R\x04ring\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12\x16\n" +
+	"\x06detail\x18\x05 \x01(\tR\x06detail\x124\n" +
+	"\aapplied\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aapplied\x124\n" +
+	"\asettled\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\asettled\"\xb0\x01\n" +
+	"\x14CreateRolloutRequest\x125\n" +
+	"\x04kind\x18\x01 \x01(\x0e2!.kadomori.operator.v1.RolloutKindR\x04kind\x12\x12\n" +
+	"\x04plan\x18\x02 \x01(\tR\x04plan\x125\n" +
+	"\x04spec\x18\x03 \x01(\v2!.kadomori.operator.v1.RolloutSpecR\x04spec\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"P\n" +
+	"\x15CreateRolloutResponse\x127\n" +
+	"\arollout\x18\x01 \x01(\v2\x1d.kadomori.operator.v1.RolloutR\arollout\"|\n" +
+	"\x15ControlRolloutRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x12;\n" +
+	"\x06action\x18\x02 \x01(\x0e2#.kadomori.operator.v1.RolloutActionR\x06action\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"Q\n" +
+	"\x16ControlRolloutResponse\x127\n" +
+	"\arollout\x18\x01 \x01(\v2\x1d.kadomori.operator.v1.RolloutR\arollout\"#\n" +
+	"\x11GetRolloutRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\"M\n" +
+	"\x12GetRolloutResponse\x127\n" +
+	"\arollout\x18\x01 \x01(\v2\x1d.kadomori.operator.v1.RolloutR\arollout\"2\n" +
+	"\x13ListRolloutsRequest\x12\x1b\n" +
+	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\"Q\n" +
+	"\x14ListRolloutsResponse\x129\n" +
+	"\brollouts\x18\x01 \x03(\v2\x1d.kadomori.operator.v1.RolloutR\brollouts\"\x14\n" +
+	"\x12GetSettingsRequest\"\xa7\x01\n" +
+	"\x13GetSettingsResponse\x12S\n" +
+	"\bsettings\x18\x01 \x03(\v27.kadomori.operator.v1.GetSettingsResponse.SettingsEntryR\bsettings\x1a;\n" +
+	"\rSettingsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa5\x01\n" +
+	"\x12SetSettingsRequest\x12R\n" +
+	"\bsettings\x18\x01 \x03(\v26.kadomori.operator.v1.SetSettingsRequest.SettingsEntryR\bsettings\x1a;\n" +
+	"\rSettingsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x15\n" +
+	"\x13SetSettingsResponse\"I\n" +
 	"\x14RequestReportRequest\x12\x1b\n" +
 	"\tclinic_id\x18\x01 \x01(\x05R\bclinicId\x12\x14\n" +
 	"\x05month\x18\x02 \x01(\tR\x05month\"\x17\n" +
@@ -2716,7 +4588,18 @@ const file_kadomori_operator_v1_operator_proto_rawDesc = "" +
 	"\tcertainty\x18\x04 \x01(\tR\tcertainty\x12\x18\n" +
 	"\asignals\x18\x05 \x03(\tR\asignals\x120\n" +
 	"\x05first\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05first\x12.\n" +
-	"\x04last\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04last2\xb0\x0e\n" +
+	"\x04last\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x04last*`\n" +
+	"\vRolloutKind\x12\x1c\n" +
+	"\x18ROLLOUT_KIND_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13ROLLOUT_KIND_POLICY\x10\x01\x12\x1a\n" +
+	"\x16ROLLOUT_KIND_SIGNATURE\x10\x02*\xb5\x01\n" +
+	"\rRolloutAction\x12\x1e\n" +
+	"\x1aROLLOUT_ACTION_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14ROLLOUT_ACTION_START\x10\x01\x12\x18\n" +
+	"\x14ROLLOUT_ACTION_PAUSE\x10\x02\x12\x19\n" +
+	"\x15ROLLOUT_ACTION_RESUME\x10\x03\x12\x18\n" +
+	"\x14ROLLOUT_ACTION_ABORT\x10\x04\x12\x1b\n" +
+	"\x17ROLLOUT_ACTION_ROLLBACK\x10\x052\xb7\x15\n" +
 	"\x0fOperatorService\x12P\n" +
 	"\x05Login\x12\".kadomori.operator.v1.LoginRequest\x1a#.kadomori.operator.v1.LoginResponse\x12e\n" +
 	"\fCreateClinic\x12).kadomori.operator.v1.CreateClinicRequest\x1a*.kadomori.operator.v1.CreateClinicResponse\x12b\n" +
@@ -2730,7 +4613,19 @@ const file_kadomori_operator_v1_operator_proto_rawDesc = "" +
 	"\tApplyPlan\x12&.kadomori.operator.v1.ApplyPlanRequest\x1a'.kadomori.operator.v1.ApplyPlanResponse\x12V\n" +
 	"\aGetPlan\x12$.kadomori.operator.v1.GetPlanRequest\x1a%.kadomori.operator.v1.GetPlanResponse\x12b\n" +
 	"\vSetOverride\x12(.kadomori.operator.v1.SetOverrideRequest\x1a).kadomori.operator.v1.SetOverrideResponse\x12h\n" +
-	"\rExplainPolicy\x12*.kadomori.operator.v1.ExplainPolicyRequest\x1a+.kadomori.operator.v1.ExplainPolicyResponse\x12v\n" +
+	"\rExplainPolicy\x12*.kadomori.operator.v1.ExplainPolicyRequest\x1a+.kadomori.operator.v1.ExplainPolicyResponse\x12\\\n" +
+	"\tListPlans\x12&.kadomori.operator.v1.ListPlansRequest\x1a'.kadomori.operator.v1.ListPlansResponse\x12_\n" +
+	"\n" +
+	"ApplyGroup\x12'.kadomori.operator.v1.ApplyGroupRequest\x1a(.kadomori.operator.v1.ApplyGroupResponse\x12_\n" +
+	"\n" +
+	"MoveClinic\x12'.kadomori.operator.v1.MoveClinicRequest\x1a(.kadomori.operator.v1.MoveClinicResponse\x12h\n" +
+	"\rCreateRollout\x12*.kadomori.operator.v1.CreateRolloutRequest\x1a+.kadomori.operator.v1.CreateRolloutResponse\x12k\n" +
+	"\x0eControlRollout\x12+.kadomori.operator.v1.ControlRolloutRequest\x1a,.kadomori.operator.v1.ControlRolloutResponse\x12_\n" +
+	"\n" +
+	"GetRollout\x12'.kadomori.operator.v1.GetRolloutRequest\x1a(.kadomori.operator.v1.GetRolloutResponse\x12e\n" +
+	"\fListRollouts\x12).kadomori.operator.v1.ListRolloutsRequest\x1a*.kadomori.operator.v1.ListRolloutsResponse\x12b\n" +
+	"\vGetSettings\x12(.kadomori.operator.v1.GetSettingsRequest\x1a).kadomori.operator.v1.GetSettingsResponse\x12b\n" +
+	"\vSetSettings\x12(.kadomori.operator.v1.SetSettingsRequest\x1a).kadomori.operator.v1.SetSettingsResponse\x12v\n" +
 	"\x11PublishSignatures\x12..kadomori.operator.v1.PublishSignaturesRequest\x1a/.kadomori.operator.v1.PublishSignaturesResponse(\x01\x12h\n" +
 	"\rRequestReport\x12*.kadomori.operator.v1.RequestReportRequest\x1a+.kadomori.operator.v1.RequestReportResponse\x12b\n" +
 	"\vListReports\x12(.kadomori.operator.v1.ListReportsRequest\x1a).kadomori.operator.v1.ListReportsResponse\x12\\\n" +
@@ -2750,113 +4645,184 @@ func file_kadomori_operator_v1_operator_proto_rawDescGZIP() []byte {
 	return file_kadomori_operator_v1_operator_proto_rawDescData
 }
 
-var file_kadomori_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_kadomori_operator_v1_operator_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_kadomori_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
 var file_kadomori_operator_v1_operator_proto_goTypes = []any{
-	(*LoginRequest)(nil),                  // 0: kadomori.operator.v1.LoginRequest
-	(*LoginResponse)(nil),                 // 1: kadomori.operator.v1.LoginResponse
-	(*Clinic)(nil),                        // 2: kadomori.operator.v1.Clinic
-	(*CreateClinicRequest)(nil),           // 3: kadomori.operator.v1.CreateClinicRequest
-	(*CreateClinicResponse)(nil),          // 4: kadomori.operator.v1.CreateClinicResponse
-	(*ListClinicsRequest)(nil),            // 5: kadomori.operator.v1.ListClinicsRequest
-	(*ListClinicsResponse)(nil),           // 6: kadomori.operator.v1.ListClinicsResponse
-	(*CreateClaimRequest)(nil),            // 7: kadomori.operator.v1.CreateClaimRequest
-	(*CreateClaimResponse)(nil),           // 8: kadomori.operator.v1.CreateClaimResponse
-	(*Appliance)(nil),                     // 9: kadomori.operator.v1.Appliance
-	(*ListAppliancesRequest)(nil),         // 10: kadomori.operator.v1.ListAppliancesRequest
-	(*ListAppliancesResponse)(nil),        // 11: kadomori.operator.v1.ListAppliancesResponse
-	(*ApproveApplianceRequest)(nil),       // 12: kadomori.operator.v1.ApproveApplianceRequest
-	(*ApproveApplianceResponse)(nil),      // 13: kadomori.operator.v1.ApproveApplianceResponse
-	(*RevokeApplianceRequest)(nil),        // 14: kadomori.operator.v1.RevokeApplianceRequest
-	(*RevokeApplianceResponse)(nil),       // 15: kadomori.operator.v1.RevokeApplianceResponse
-	(*NameDeviceRequest)(nil),             // 16: kadomori.operator.v1.NameDeviceRequest
-	(*NameDeviceResponse)(nil),            // 17: kadomori.operator.v1.NameDeviceResponse
-	(*ApplyPlanRequest)(nil),              // 18: kadomori.operator.v1.ApplyPlanRequest
-	(*ApplyPlanResponse)(nil),             // 19: kadomori.operator.v1.ApplyPlanResponse
-	(*GetPlanRequest)(nil),                // 20: kadomori.operator.v1.GetPlanRequest
-	(*GetPlanResponse)(nil),               // 21: kadomori.operator.v1.GetPlanResponse
-	(*SetOverrideRequest)(nil),            // 22: kadomori.operator.v1.SetOverrideRequest
-	(*SetOverrideResponse)(nil),           // 23: kadomori.operator.v1.SetOverrideResponse
-	(*ExplainPolicyRequest)(nil),          // 24: kadomori.operator.v1.ExplainPolicyRequest
-	(*ExplainPolicyResponse)(nil),         // 25: kadomori.operator.v1.ExplainPolicyResponse
-	(*PublishSignaturesRequest)(nil),      // 26: kadomori.operator.v1.PublishSignaturesRequest
-	(*SignatureFile)(nil),                 // 27: kadomori.operator.v1.SignatureFile
-	(*PublishSignaturesResponse)(nil),     // 28: kadomori.operator.v1.PublishSignaturesResponse
-	(*RequestReportRequest)(nil),          // 29: kadomori.operator.v1.RequestReportRequest
-	(*RequestReportResponse)(nil),         // 30: kadomori.operator.v1.RequestReportResponse
-	(*Report)(nil),                        // 31: kadomori.operator.v1.Report
-	(*ListReportsRequest)(nil),            // 32: kadomori.operator.v1.ListReportsRequest
-	(*ListReportsResponse)(nil),           // 33: kadomori.operator.v1.ListReportsResponse
-	(*GetReportRequest)(nil),              // 34: kadomori.operator.v1.GetReportRequest
-	(*GetReportResponse)(nil),             // 35: kadomori.operator.v1.GetReportResponse
-	(*GetLedgerRequest)(nil),              // 36: kadomori.operator.v1.GetLedgerRequest
-	(*GetLedgerResponse)(nil),             // 37: kadomori.operator.v1.GetLedgerResponse
-	(*ListInfectedRequest)(nil),           // 38: kadomori.operator.v1.ListInfectedRequest
-	(*ListInfectedResponse)(nil),          // 39: kadomori.operator.v1.ListInfectedResponse
-	(*ExplainPolicyResponse_Setting)(nil), // 40: kadomori.operator.v1.ExplainPolicyResponse.Setting
-	(*GetLedgerResponse_Stream)(nil),      // 41: kadomori.operator.v1.GetLedgerResponse.Stream
-	(*ListInfectedResponse_Infected)(nil), // 42: kadomori.operator.v1.ListInfectedResponse.Infected
-	(*timestamppb.Timestamp)(nil),         // 43: google.protobuf.Timestamp
+	(RolloutKind)(0),                      // 0: kadomori.operator.v1.RolloutKind
+	(RolloutAction)(0),                    // 1: kadomori.operator.v1.RolloutAction
+	(*LoginRequest)(nil),                  // 2: kadomori.operator.v1.LoginRequest
+	(*LoginResponse)(nil),                 // 3: kadomori.operator.v1.LoginResponse
+	(*Clinic)(nil),                        // 4: kadomori.operator.v1.Clinic
+	(*CreateClinicRequest)(nil),           // 5: kadomori.operator.v1.CreateClinicRequest
+	(*CreateClinicResponse)(nil),          // 6: kadomori.operator.v1.CreateClinicResponse
+	(*ListClinicsRequest)(nil),            // 7: kadomori.operator.v1.ListClinicsRequest
+	(*ListClinicsResponse)(nil),           // 8: kadomori.operator.v1.ListClinicsResponse
+	(*CreateClaimRequest)(nil),            // 9: kadomori.operator.v1.CreateClaimRequest
+	(*CreateClaimResponse)(nil),           // 10: kadomori.operator.v1.CreateClaimResponse
+	(*Appliance)(nil),                     // 11: kadomori.operator.v1.Appliance
+	(*ListAppliancesRequest)(nil),         // 12: kadomori.operator.v1.ListAppliancesRequest
+	(*ListAppliancesResponse)(nil),        // 13: kadomori.operator.v1.ListAppliancesResponse
+	(*ApproveApplianceRequest)(nil),       // 14: kadomori.operator.v1.ApproveApplianceRequest
+	(*ApproveApplianceResponse)(nil),      // 15: kadomori.operator.v1.ApproveApplianceResponse
+	(*RevokeApplianceRequest)(nil),        // 16: kadomori.operator.v1.RevokeApplianceRequest
+	(*RevokeApplianceResponse)(nil),       // 17: kadomori.operator.v1.RevokeApplianceResponse
+	(*NameDeviceRequest)(nil),             // 18: kadomori.operator.v1.NameDeviceRequest
+	(*NameDeviceResponse)(nil),            // 19: kadomori.operator.v1.NameDeviceResponse
+	(*ApplyPlanRequest)(nil),              // 20: kadomori.operator.v1.ApplyPlanRequest
+	(*ApplyPlanResponse)(nil),             // 21: kadomori.operator.v1.ApplyPlanResponse
+	(*GetPlanRequest)(nil),                // 22: kadomori.operator.v1.GetPlanRequest
+	(*GetPlanResponse)(nil),               // 23: kadomori.operator.v1.GetPlanResponse
+	(*SetOverrideRequest)(nil),            // 24: kadomori.operator.v1.SetOverrideRequest
+	(*SetOverrideResponse)(nil),           // 25: kadomori.operator.v1.SetOverrideResponse
+	(*ExplainPolicyRequest)(nil),          // 26: kadomori.operator.v1.ExplainPolicyRequest
+	(*ExplainPolicyResponse)(nil),         // 27: kadomori.operator.v1.ExplainPolicyResponse
+	(*PublishSignaturesRequest)(nil),      // 28: kadomori.operator.v1.PublishSignaturesRequest
+	(*SignatureFile)(nil),                 // 29: kadomori.operator.v1.SignatureFile
+	(*PublishSignaturesResponse)(nil),     // 30: kadomori.operator.v1.PublishSignaturesResponse
+	(*ListPlansRequest)(nil),              // 31: kadomori.operator.v1.ListPlansRequest
+	(*ListPlansResponse)(nil),             // 32: kadomori.operator.v1.ListPlansResponse
+	(*ApplyGroupRequest)(nil),             // 33: kadomori.operator.v1.ApplyGroupRequest
+	(*ApplyGroupResponse)(nil),            // 34: kadomori.operator.v1.ApplyGroupResponse
+	(*MoveClinicRequest)(nil),             // 35: kadomori.operator.v1.MoveClinicRequest
+	(*MoveClinicResponse)(nil),            // 36: kadomori.operator.v1.MoveClinicResponse
+	(*RolloutSpec)(nil),                   // 37: kadomori.operator.v1.RolloutSpec
+	(*Rollout)(nil),                       // 38: kadomori.operator.v1.Rollout
+	(*CreateRolloutRequest)(nil),          // 39: kadomori.operator.v1.CreateRolloutRequest
+	(*CreateRolloutResponse)(nil),         // 40: kadomori.operator.v1.CreateRolloutResponse
+	(*ControlRolloutRequest)(nil),         // 41: kadomori.operator.v1.ControlRolloutRequest
+	(*ControlRolloutResponse)(nil),        // 42: kadomori.operator.v1.ControlRolloutResponse
+	(*GetRolloutRequest)(nil),             // 43: kadomori.operator.v1.GetRolloutRequest
+	(*GetRolloutResponse)(nil),            // 44: kadomori.operator.v1.GetRolloutResponse
+	(*ListRolloutsRequest)(nil),           // 45: kadomori.operator.v1.ListRolloutsRequest
+	(*ListRolloutsResponse)(nil),          // 46: kadomori.operator.v1.ListRolloutsResponse
+	(*GetSettingsRequest)(nil),            // 47: kadomori.operator.v1.GetSettingsRequest
+	(*GetSettingsResponse)(nil),           // 48: kadomori.operator.v1.GetSettingsResponse
+	(*SetSettingsRequest)(nil),            // 49: kadomori.operator.v1.SetSettingsRequest
+	(*SetSettingsResponse)(nil),           // 50: kadomori.operator.v1.SetSettingsResponse
+	(*RequestReportRequest)(nil),          // 51: kadomori.operator.v1.RequestReportRequest
+	(*RequestReportResponse)(nil),         // 52: kadomori.operator.v1.RequestReportResponse
+	(*Report)(nil),                        // 53: kadomori.operator.v1.Report
+	(*ListReportsRequest)(nil),            // 54: kadomori.operator.v1.ListReportsRequest
+	(*ListReportsResponse)(nil),           // 55: kadomori.operator.v1.ListReportsResponse
+	(*GetReportRequest)(nil),              // 56: kadomori.operator.v1.GetReportRequest
+	(*GetReportResponse)(nil),             // 57: kadomori.operator.v1.GetReportResponse
+	(*GetLedgerRequest)(nil),              // 58: kadomori.operator.v1.GetLedgerRequest
+	(*GetLedgerResponse)(nil),             // 59: kadomori.operator.v1.GetLedgerResponse
+	(*ListInfectedRequest)(nil),           // 60: kadomori.operator.v1.ListInfectedRequest
+	(*ListInfectedResponse)(nil),          // 61: kadomori.operator.v1.ListInfectedResponse
+	(*ExplainPolicyResponse_Setting)(nil), // 62: kadomori.operator.v1.ExplainPolicyResponse.Setting
+	(*ListPlansResponse_Plan)(nil),        // 63: kadomori.operator.v1.ListPlansResponse.Plan
+	(*RolloutSpec_Ring)(nil),              // 64: kadomori.operator.v1.RolloutSpec.Ring
+	(*RolloutSpec_Gates)(nil),             // 65: kadomori.operator.v1.RolloutSpec.Gates
+	(*Rollout_RingState)(nil),             // 66: kadomori.operator.v1.Rollout.RingState
+	(*Rollout_GateState)(nil),             // 67: kadomori.operator.v1.Rollout.GateState
+	(*Rollout_Target)(nil),                // 68: kadomori.operator.v1.Rollout.Target
+	nil,                                   // 69: kadomori.operator.v1.GetSettingsResponse.SettingsEntry
+	nil,                                   // 70: kadomori.operator.v1.SetSettingsRequest.SettingsEntry
+	(*GetLedgerResponse_Stream)(nil),      // 71: kadomori.operator.v1.GetLedgerResponse.Stream
+	(*ListInfectedResponse_Infected)(nil), // 72: kadomori.operator.v1.ListInfectedResponse.Infected
+	(*timestamppb.Timestamp)(nil),         // 73: google.protobuf.Timestamp
 }
 var file_kadomori_operator_v1_operator_proto_depIdxs = []int32{
-	43, // 0: kadomori.operator.v1.LoginResponse.expires:type_name -> google.protobuf.Timestamp
-	2,  // 1: kadomori.operator.v1.CreateClinicRequest.clinic:type_name -> kadomori.operator.v1.Clinic
-	2,  // 2: kadomori.operator.v1.CreateClinicResponse.clinic:type_name -> kadomori.operator.v1.Clinic
-	2,  // 3: kadomori.operator.v1.ListClinicsResponse.clinics:type_name -> kadomori.operator.v1.Clinic
-	43, // 4: kadomori.operator.v1.CreateClaimResponse.expires:type_name -> google.protobuf.Timestamp
-	43, // 5: kadomori.operator.v1.Appliance.last_seen:type_name -> google.protobuf.Timestamp
-	9,  // 6: kadomori.operator.v1.ListAppliancesResponse.appliances:type_name -> kadomori.operator.v1.Appliance
-	43, // 7: kadomori.operator.v1.SetOverrideRequest.expires:type_name -> google.protobuf.Timestamp
-	40, // 8: kadomori.operator.v1.ExplainPolicyResponse.settings:type_name -> kadomori.operator.v1.ExplainPolicyResponse.Setting
-	27, // 9: kadomori.operator.v1.PublishSignaturesRequest.files:type_name -> kadomori.operator.v1.SignatureFile
-	43, // 10: kadomori.operator.v1.Report.created:type_name -> google.protobuf.Timestamp
-	31, // 11: kadomori.operator.v1.ListReportsResponse.reports:type_name -> kadomori.operator.v1.Report
-	31, // 12: kadomori.operator.v1.GetReportResponse.report:type_name -> kadomori.operator.v1.Report
-	41, // 13: kadomori.operator.v1.GetLedgerResponse.streams:type_name -> kadomori.operator.v1.GetLedgerResponse.Stream
-	42, // 14: kadomori.operator.v1.ListInfectedResponse.devices:type_name -> kadomori.operator.v1.ListInfectedResponse.Infected
-	43, // 15: kadomori.operator.v1.ExplainPolicyResponse.Setting.expires:type_name -> google.protobuf.Timestamp
-	43, // 16: kadomori.operator.v1.ListInfectedResponse.Infected.first:type_name -> google.protobuf.Timestamp
-	43, // 17: kadomori.operator.v1.ListInfectedResponse.Infected.last:type_name -> google.protobuf.Timestamp
-	0,  // 18: kadomori.operator.v1.OperatorService.Login:input_type -> kadomori.operator.v1.LoginRequest
-	3,  // 19: kadomori.operator.v1.OperatorService.CreateClinic:input_type -> kadomori.operator.v1.CreateClinicRequest
-	5,  // 20: kadomori.operator.v1.OperatorService.ListClinics:input_type -> kadomori.operator.v1.ListClinicsRequest
-	7,  // 21: kadomori.operator.v1.OperatorService.CreateClaim:input_type -> kadomori.operator.v1.CreateClaimRequest
-	10, // 22: kadomori.operator.v1.OperatorService.ListAppliances:input_type -> kadomori.operator.v1.ListAppliancesRequest
-	12, // 23: kadomori.operator.v1.OperatorService.ApproveAppliance:input_type -> kadomori.operator.v1.ApproveApplianceRequest
-	14, // 24: kadomori.operator.v1.OperatorService.RevokeAppliance:input_type -> kadomori.operator.v1.RevokeApplianceRequest
-	16, // 25: kadomori.operator.v1.OperatorService.NameDevice:input_type -> kadomori.operator.v1.NameDeviceRequest
-	18, // 26: kadomori.operator.v1.OperatorService.ApplyPlan:input_type -> kadomori.operator.v1.ApplyPlanRequest
-	20, // 27: kadomori.operator.v1.OperatorService.GetPlan:input_type -> kadomori.operator.v1.GetPlanRequest
-	22, // 28: kadomori.operator.v1.OperatorService.SetOverride:input_type -> kadomori.operator.v1.SetOverrideRequest
-	24, // 29: kadomori.operator.v1.OperatorService.ExplainPolicy:input_type -> kadomori.operator.v1.ExplainPolicyRequest
-	26, // 30: kadomori.operator.v1.OperatorService.PublishSignatures:input_type -> kadomori.operator.v1.PublishSignaturesRequest
-	29, // 31: kadomori.operator.v1.OperatorService.RequestReport:input_type -> kadomori.operator.v1.RequestReportRequest
-	32, // 32: kadomori.operator.v1.OperatorService.ListReports:input_type -> kadomori.operator.v1.ListReportsRequest
-	34, // 33: kadomori.operator.v1.OperatorService.GetReport:input_type -> kadomori.operator.v1.GetReportRequest
-	36, // 34: kadomori.operator.v1.OperatorService.GetLedger:input_type -> kadomori.operator.v1.GetLedgerRequest
-	38, // 35: kadomori.operator.v1.OperatorService.ListInfected:input_type -> kadomori.operator.v1.ListInfectedRequest
-	1,  // 36: kadomori.operator.v1.OperatorService.Login:output_type -> kadomori.operator.v1.LoginResponse
-	4,  // 37: kadomori.operator.v1.OperatorService.CreateClinic:output_type -> kadomori.operator.v1.CreateClinicResponse
-	6,  // 38: kadomori.operator.v1.OperatorService.ListClinics:output_type -> kadomori.operator.v1.ListClinicsResponse
-	8,  // 39: kadomori.operator.v1.OperatorService.CreateClaim:output_type -> kadomori.operator.v1.CreateClaimResponse
-	11, // 40: kadomori.operator.v1.OperatorService.ListAppliances:output_type -> kadomori.operator.v1.ListAppliancesResponse
-	13, // 41: kadomori.operator.v1.OperatorService.ApproveAppliance:output_type -> kadomori.operator.v1.ApproveApplianceResponse
-	15, // 42: kadomori.operator.v1.OperatorService.RevokeAppliance:output_type -> kadomori.operator.v1.RevokeApplianceResponse
-	17, // 43: kadomori.operator.v1.OperatorService.NameDevice:output_type -> kadomori.operator.v1.NameDeviceResponse
-	19, // 44: kadomori.operator.v1.OperatorService.ApplyPlan:output_type -> kadomori.operator.v1.ApplyPlanResponse
-	21, // 45: kadomori.operator.v1.OperatorService.GetPlan:output_type -> kadomori.operator.v1.GetPlanResponse
-	23, // 46: kadomori.operator.v1.OperatorService.SetOverride:output_type -> kadomori.operator.v1.SetOverrideResponse
-	25, // 47: kadomori.operator.v1.OperatorService.ExplainPolicy:output_type -> kadomori.operator.v1.ExplainPolicyResponse
-	28, // 48: kadomori.operator.v1.OperatorService.PublishSignatures:output_type -> kadomori.operator.v1.PublishSignaturesResponse
-	30, // 49: kadomori.operator.v1.OperatorService.RequestReport:output_type -> kadomori.operator.v1.RequestReportResponse
-	33, // 50: kadomori.operator.v1.OperatorService.ListReports:output_type -> kadomori.operator.v1.ListReportsResponse
-	35, // 51: kadomori.operator.v1.OperatorService.GetReport:output_type -> kadomori.operator.v1.GetReportResponse
-	37, // 52: kadomori.operator.v1.OperatorService.GetLedger:output_type -> kadomori.operator.v1.GetLedgerResponse
-	39, // 53: kadomori.operator.v1.OperatorService.ListInfected:output_type -> kadomori.operator.v1.ListInfectedResponse
-	36, // [36:54] is the sub-list for method output_type
-	18, // [18:36] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	73, // 0: kadomori.operator.v1.LoginResponse.expires:type_name -> google.protobuf.Timestamp
+	4,  // 1: kadomori.operator.v1.CreateClinicRequest.clinic:type_name -> kadomori.operator.v1.Clinic
+	4,  // 2: kadomori.operator.v1.CreateClinicResponse.clinic:type_name -> kadomori.operator.v1.Clinic
+	4,  // 3: kadomori.operator.v1.ListClinicsResponse.clinics:type_name -> kadomori.operator.v1.Clinic
+	73, // 4: kadomori.operator.v1.CreateClaimResponse.expires:type_name -> google.protobuf.Timestamp
+	73, // 5: kadomori.operator.v1.Appliance.last_seen:type_name -> google.protobuf.Timestamp
+	11, // 6: kadomori.operator.v1.ListAppliancesResponse.appliances:type_name -> kadomori.operator.v1.Appliance
+	73, // 7: kadomori.operator.v1.SetOverrideRequest.expires:type_name -> google.protobuf.Timestamp
+	62, // 8: kadomori.operator.v1.ExplainPolicyResponse.settings:type_name -> kadomori.operator.v1.ExplainPolicyResponse.Setting
+	29, // 9: kadomori.operator.v1.PublishSignaturesRequest.files:type_name -> kadomori.operator.v1.SignatureFile
+	63, // 10: kadomori.operator.v1.ListPlansResponse.plans:type_name -> kadomori.operator.v1.ListPlansResponse.Plan
+	64, // 11: kadomori.operator.v1.RolloutSpec.rings:type_name -> kadomori.operator.v1.RolloutSpec.Ring
+	65, // 12: kadomori.operator.v1.RolloutSpec.gates:type_name -> kadomori.operator.v1.RolloutSpec.Gates
+	0,  // 13: kadomori.operator.v1.Rollout.kind:type_name -> kadomori.operator.v1.RolloutKind
+	73, // 14: kadomori.operator.v1.Rollout.created:type_name -> google.protobuf.Timestamp
+	73, // 15: kadomori.operator.v1.Rollout.changed:type_name -> google.protobuf.Timestamp
+	37, // 16: kadomori.operator.v1.Rollout.spec:type_name -> kadomori.operator.v1.RolloutSpec
+	66, // 17: kadomori.operator.v1.Rollout.rings:type_name -> kadomori.operator.v1.Rollout.RingState
+	67, // 18: kadomori.operator.v1.Rollout.gates:type_name -> kadomori.operator.v1.Rollout.GateState
+	68, // 19: kadomori.operator.v1.Rollout.targets:type_name -> kadomori.operator.v1.Rollout.Target
+	0,  // 20: kadomori.operator.v1.CreateRolloutRequest.kind:type_name -> kadomori.operator.v1.RolloutKind
+	37, // 21: kadomori.operator.v1.CreateRolloutRequest.spec:type_name -> kadomori.operator.v1.RolloutSpec
+	38, // 22: kadomori.operator.v1.CreateRolloutResponse.rollout:type_name -> kadomori.operator.v1.Rollout
+	1,  // 23: kadomori.operator.v1.ControlRolloutRequest.action:type_name -> kadomori.operator.v1.RolloutAction
+	38, // 24: kadomori.operator.v1.ControlRolloutResponse.rollout:type_name -> kadomori.operator.v1.Rollout
+	38, // 25: kadomori.operator.v1.GetRolloutResponse.rollout:type_name -> kadomori.operator.v1.Rollout
+	38, // 26: kadomori.operator.v1.ListRolloutsResponse.rollouts:type_name -> kadomori.operator.v1.Rollout
+	69, // 27: kadomori.operator.v1.GetSettingsResponse.settings:type_name -> kadomori.operator.v1.GetSettingsResponse.SettingsEntry
+	70, // 28: kadomori.operator.v1.SetSettingsRequest.settings:type_name -> kadomori.operator.v1.SetSettingsRequest.SettingsEntry
+	73, // 29: kadomori.operator.v1.Report.created:type_name -> google.protobuf.Timestamp
+	53, // 30: kadomori.operator.v1.ListReportsResponse.reports:type_name -> kadomori.operator.v1.Report
+	53, // 31: kadomori.operator.v1.GetReportResponse.report:type_name -> kadomori.operator.v1.Report
+	71, // 32: kadomori.operator.v1.GetLedgerResponse.streams:type_name -> kadomori.operator.v1.GetLedgerResponse.Stream
+	72, // 33: kadomori.operator.v1.ListInfectedResponse.devices:type_name -> kadomori.operator.v1.ListInfectedResponse.Infected
+	73, // 34: kadomori.operator.v1.ExplainPolicyResponse.Setting.expires:type_name -> google.protobuf.Timestamp
+	73, // 35: kadomori.operator.v1.ListPlansResponse.Plan.updated:type_name -> google.protobuf.Timestamp
+	73, // 36: kadomori.operator.v1.Rollout.Target.applied:type_name -> google.protobuf.Timestamp
+	73, // 37: kadomori.operator.v1.Rollout.Target.settled:type_name -> google.protobuf.Timestamp
+	73, // 38: kadomori.operator.v1.ListInfectedResponse.Infected.first:type_name -> google.protobuf.Timestamp
+	73, // 39: kadomori.operator.v1.ListInfectedResponse.Infected.last:type_name -> google.protobuf.Timestamp
+	2,  // 40: kadomori.operator.v1.OperatorService.Login:input_type -> kadomori.operator.v1.LoginRequest
+	5,  // 41: kadomori.operator.v1.OperatorService.CreateClinic:input_type -> kadomori.operator.v1.CreateClinicRequest
+	7,  // 42: kadomori.operator.v1.OperatorService.ListClinics:input_type -> kadomori.operator.v1.ListClinicsRequest
+	9,  // 43: kadomori.operator.v1.OperatorService.CreateClaim:input_type -> kadomori.operator.v1.CreateClaimRequest
+	12, // 44: kadomori.operator.v1.OperatorService.ListAppliances:input_type -> kadomori.operator.v1.ListAppliancesRequest
+	14, // 45: kadomori.operator.v1.OperatorService.ApproveAppliance:input_type -> kadomori.operator.v1.ApproveApplianceRequest
+	16, // 46: kadomori.operator.v1.OperatorService.RevokeAppliance:input_type -> kadomori.operator.v1.RevokeApplianceRequest
+	18, // 47: kadomori.operator.v1.OperatorService.NameDevice:input_type -> kadomori.operator.v1.NameDeviceRequest
+	20, // 48: kadomori.operator.v1.OperatorService.ApplyPlan:input_type -> kadomori.operator.v1.ApplyPlanRequest
+	22, // 49: kadomori.operator.v1.OperatorService.GetPlan:input_type -> kadomori.operator.v1.GetPlanRequest
+	24, // 50: kadomori.operator.v1.OperatorService.SetOverride:input_type -> kadomori.operator.v1.SetOverrideRequest
+	26, // 51: kadomori.operator.v1.OperatorService.ExplainPolicy:input_type -> kadomori.operator.v1.ExplainPolicyRequest
+	31, // 52: kadomori.operator.v1.OperatorService.ListPlans:input_type -> kadomori.operator.v1.ListPlansRequest
+	33, // 53: kadomori.operator.v1.OperatorService.ApplyGroup:input_type -> kadomori.operator.v1.ApplyGroupRequest
+	35, // 54: kadomori.operator.v1.OperatorService.MoveClinic:input_type -> kadomori.operator.v1.MoveClinicRequest
+	39, // 55: kadomori.operator.v1.OperatorService.CreateRollout:input_type -> kadomori.operator.v1.CreateRolloutRequest
+	41, // 56: kadomori.operator.v1.OperatorService.ControlRollout:input_type -> kadomori.operator.v1.ControlRolloutRequest
+	43, // 57: kadomori.operator.v1.OperatorService.GetRollout:input_type -> kadomori.operator.v1.GetRolloutRequest
+	45, // 58: kadomori.operator.v1.OperatorService.ListRollouts:input_type -> kadomori.operator.v1.ListRolloutsRequest
+	47, // 59: kadomori.operator.v1.OperatorService.GetSettings:input_type -> kadomori.operator.v1.GetSettingsRequest
+	49, // 60: kadomori.operator.v1.OperatorService.SetSettings:input_type -> kadomori.operator.v1.SetSettingsRequest
+	28, // 61: kadomori.operator.v1.OperatorService.PublishSignatures:input_type -> kadomori.operator.v1.PublishSignaturesRequest
+	51, // 62: kadomori.operator.v1.OperatorService.RequestReport:input_type -> kadomori.operator.v1.RequestReportRequest
+	54, // 63: kadomori.operator.v1.OperatorService.ListReports:input_type -> kadomori.operator.v1.ListReportsRequest
+	56, // 64: kadomori.operator.v1.OperatorService.GetReport:input_type -> kadomori.operator.v1.GetReportRequest
+	58, // 65: kadomori.operator.v1.OperatorService.GetLedger:input_type -> kadomori.operator.v1.GetLedgerRequest
+	60, // 66: kadomori.operator.v1.OperatorService.ListInfected:input_type -> kadomori.operator.v1.ListInfectedRequest
+	3,  // 67: kadomori.operator.v1.OperatorService.Login:output_type -> kadomori.operator.v1.LoginResponse
+	6,  // 68: kadomori.operator.v1.OperatorService.CreateClinic:output_type -> kadomori.operator.v1.CreateClinicResponse
+	8,  // 69: kadomori.operator.v1.OperatorService.ListClinics:output_type -> kadomori.operator.v1.ListClinicsResponse
+	10, // 70: kadomori.operator.v1.OperatorService.CreateClaim:output_type -> kadomori.operator.v1.CreateClaimResponse
+	13, // 71: kadomori.operator.v1.OperatorService.ListAppliances:output_type -> kadomori.operator.v1.ListAppliancesResponse
+	15, // 72: kadomori.operator.v1.OperatorService.ApproveAppliance:output_type -> kadomori.operator.v1.ApproveApplianceResponse
+	17, // 73: kadomori.operator.v1.OperatorService.RevokeAppliance:output_type -> kadomori.operator.v1.RevokeApplianceResponse
+	19, // 74: kadomori.operator.v1.OperatorService.NameDevice:output_type -> kadomori.operator.v1.NameDeviceResponse
+	21, // 75: kadomori.operator.v1.OperatorService.ApplyPlan:output_type -> kadomori.operator.v1.ApplyPlanResponse
+	23, // 76: kadomori.operator.v1.OperatorService.GetPlan:output_type -> kadomori.operator.v1.GetPlanResponse
+	25, // 77: kadomori.operator.v1.OperatorService.SetOverride:output_type -> kadomori.operator.v1.SetOverrideResponse
+	27, // 78: kadomori.operator.v1.OperatorService.ExplainPolicy:output_type -> kadomori.operator.v1.ExplainPolicyResponse
+	32, // 79: kadomori.operator.v1.OperatorService.ListPlans:output_type -> kadomori.operator.v1.ListPlansResponse
+	34, // 80: kadomori.operator.v1.OperatorService.ApplyGroup:output_type -> kadomori.operator.v1.ApplyGroupResponse
+	36, // 81: kadomori.operator.v1.OperatorService.MoveClinic:output_type -> kadomori.operator.v1.MoveClinicResponse
+	40, // 82: kadomori.operator.v1.OperatorService.CreateRollout:output_type -> kadomori.operator.v1.CreateRolloutResponse
+	42, // 83: kadomori.operator.v1.OperatorService.ControlRollout:output_type -> kadomori.operator.v1.ControlRolloutResponse
+	44, // 84: kadomori.operator.v1.OperatorService.GetRollout:output_type -> kadomori.operator.v1.GetRolloutResponse
+	46, // 85: kadomori.operator.v1.OperatorService.ListRollouts:output_type -> kadomori.operator.v1.ListRolloutsResponse
+	48, // 86: kadomori.operator.v1.OperatorService.GetSettings:output_type -> kadomori.operator.v1.GetSettingsResponse
+	50, // 87: kadomori.operator.v1.OperatorService.SetSettings:output_type -> kadomori.operator.v1.SetSettingsResponse
+	30, // 88: kadomori.operator.v1.OperatorService.PublishSignatures:output_type -> kadomori.operator.v1.PublishSignaturesResponse
+	52, // 89: kadomori.operator.v1.OperatorService.RequestReport:output_type -> kadomori.operator.v1.RequestReportResponse
+	55, // 90: kadomori.operator.v1.OperatorService.ListReports:output_type -> kadomori.operator.v1.ListReportsResponse
+	57, // 91: kadomori.operator.v1.OperatorService.GetReport:output_type -> kadomori.operator.v1.GetReportResponse
+	59, // 92: kadomori.operator.v1.OperatorService.GetLedger:output_type -> kadomori.operator.v1.GetLedgerResponse
+	61, // 93: kadomori.operator.v1.OperatorService.ListInfected:output_type -> kadomori.operator.v1.ListInfectedResponse
+	67, // [67:94] is the sub-list for method output_type
+	40, // [40:67] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_kadomori_operator_v1_operator_proto_init() }
@@ -2869,13 +4835,14 @@ func file_kadomori_operator_v1_operator_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kadomori_operator_v1_operator_proto_rawDesc), len(file_kadomori_operator_v1_operator_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   43,
+			NumEnums:      2,
+			NumMessages:   71,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_kadomori_operator_v1_operator_proto_goTypes,
 		DependencyIndexes: file_kadomori_operator_v1_operator_proto_depIdxs,
+		EnumInfos:         file_kadomori_operator_v1_operator_proto_enumTypes,
 		MessageInfos:      file_kadomori_operator_v1_operator_proto_msgTypes,
 	}.Build()
 	File_kadomori_operator_v1_operator_proto = out.File

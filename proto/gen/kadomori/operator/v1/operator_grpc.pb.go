@@ -31,6 +31,15 @@ const (
 	OperatorService_GetPlan_FullMethodName           = "/kadomori.operator.v1.OperatorService/GetPlan"
 	OperatorService_SetOverride_FullMethodName       = "/kadomori.operator.v1.OperatorService/SetOverride"
 	OperatorService_ExplainPolicy_FullMethodName     = "/kadomori.operator.v1.OperatorService/ExplainPolicy"
+	OperatorService_ListPlans_FullMethodName         = "/kadomori.operator.v1.OperatorService/ListPlans"
+	OperatorService_ApplyGroup_FullMethodName        = "/kadomori.operator.v1.OperatorService/ApplyGroup"
+	OperatorService_MoveClinic_FullMethodName        = "/kadomori.operator.v1.OperatorService/MoveClinic"
+	OperatorService_CreateRollout_FullMethodName     = "/kadomori.operator.v1.OperatorService/CreateRollout"
+	OperatorService_ControlRollout_FullMethodName    = "/kadomori.operator.v1.OperatorService/ControlRollout"
+	OperatorService_GetRollout_FullMethodName        = "/kadomori.operator.v1.OperatorService/GetRollout"
+	OperatorService_ListRollouts_FullMethodName      = "/kadomori.operator.v1.OperatorService/ListRollouts"
+	OperatorService_GetSettings_FullMethodName       = "/kadomori.operator.v1.OperatorService/GetSettings"
+	OperatorService_SetSettings_FullMethodName       = "/kadomori.operator.v1.OperatorService/SetSettings"
 	OperatorService_PublishSignatures_FullMethodName = "/kadomori.operator.v1.OperatorService/PublishSignatures"
 	OperatorService_RequestReport_FullMethodName     = "/kadomori.operator.v1.OperatorService/RequestReport"
 	OperatorService_ListReports_FullMethodName       = "/kadomori.operator.v1.OperatorService/ListReports"
@@ -70,6 +79,25 @@ type OperatorServiceClient interface {
 	SetOverride(ctx context.Context, in *SetOverrideRequest, opts ...grpc.CallOption) (*SetOverrideResponse, error)
 	// ExplainPolicy names for every effective setting of a clinic its layer, author, reason and expiry. Any role.
 	ExplainPolicy(ctx context.Context, in *ExplainPolicyRequest, opts ...grpc.CallOption) (*ExplainPolicyResponse, error)
+	// ListPlans returns the plans and groups with how many clinics follow each. Any role.
+	ListPlans(ctx context.Context, in *ListPlansRequest, opts ...grpc.CallOption) (*ListPlansResponse, error)
+	// ApplyGroup validates a group's document, the layer between plan and clinic, and publishes it. Role operator or admin.
+	ApplyGroup(ctx context.Context, in *ApplyGroupRequest, opts ...grpc.CallOption) (*ApplyGroupResponse, error)
+	// MoveClinic makes a clinic follow another plan or group and publishes its policy. Role operator or admin.
+	MoveClinic(ctx context.Context, in *MoveClinicRequest, opts ...grpc.CallOption) (*MoveClinicResponse, error)
+	// CreateRollout plans in which order staged content reaches the clinics; nothing happens before it is started.
+	// Role operator or admin.
+	CreateRollout(ctx context.Context, in *CreateRolloutRequest, opts ...grpc.CallOption) (*CreateRolloutResponse, error)
+	// ControlRollout starts, pauses, resumes, aborts or rolls back. Role operator, approver or admin.
+	ControlRollout(ctx context.Context, in *ControlRolloutRequest, opts ...grpc.CallOption) (*ControlRolloutResponse, error)
+	// GetRollout returns a rollout with its rings, gates and appliances. Any role.
+	GetRollout(ctx context.Context, in *GetRolloutRequest, opts ...grpc.CallOption) (*GetRolloutResponse, error)
+	// ListRollouts returns the newest rollouts first, without their appliances. Any role.
+	ListRollouts(ctx context.Context, in *ListRolloutsRequest, opts ...grpc.CallOption) (*ListRolloutsResponse, error)
+	// GetSettings returns the settings of the MSP: what reports and the console say of it. Any role.
+	GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*GetSettingsResponse, error)
+	// SetSettings changes some of them; an empty value removes one. Unknown names are refused. Role operator or admin.
+	SetSettings(ctx context.Context, in *SetSettingsRequest, opts ...grpc.CallOption) (*SetSettingsResponse, error)
 	// PublishSignatures validates, signs and publishes rules and lists to the fleet: a stream, because a message is limited to
 	// 1 MiB. Pieces of one file carry the same name, in order. Role operator or admin.
 	PublishSignatures(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PublishSignaturesRequest, PublishSignaturesResponse], error)
@@ -213,6 +241,96 @@ func (c *operatorServiceClient) ExplainPolicy(ctx context.Context, in *ExplainPo
 	return out, nil
 }
 
+func (c *operatorServiceClient) ListPlans(ctx context.Context, in *ListPlansRequest, opts ...grpc.CallOption) (*ListPlansResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListPlansResponse)
+	err := c.cc.Invoke(ctx, OperatorService_ListPlans_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorServiceClient) ApplyGroup(ctx context.Context, in *ApplyGroupRequest, opts ...grpc.CallOption) (*ApplyGroupResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApplyGroupResponse)
+	err := c.cc.Invoke(ctx, OperatorService_ApplyGroup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorServiceClient) MoveClinic(ctx context.Context, in *MoveClinicRequest, opts ...grpc.CallOption) (*MoveClinicResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MoveClinicResponse)
+	err := c.cc.Invoke(ctx, OperatorService_MoveClinic_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorServiceClient) CreateRollout(ctx context.Context, in *CreateRolloutRequest, opts ...grpc.CallOption) (*CreateRolloutResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateRolloutResponse)
+	err := c.cc.Invoke(ctx, OperatorService_CreateRollout_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorServiceClient) ControlRollout(ctx context.Context, in *ControlRolloutRequest, opts ...grpc.CallOption) (*ControlRolloutResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ControlRolloutResponse)
+	err := c.cc.Invoke(ctx, OperatorService_ControlRollout_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorServiceClient) GetRollout(ctx context.Context, in *GetRolloutRequest, opts ...grpc.CallOption) (*GetRolloutResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetRolloutResponse)
+	err := c.cc.Invoke(ctx, OperatorService_GetRollout_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorServiceClient) ListRollouts(ctx context.Context, in *ListRolloutsRequest, opts ...grpc.CallOption) (*ListRolloutsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRolloutsResponse)
+	err := c.cc.Invoke(ctx, OperatorService_ListRollouts_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorServiceClient) GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*GetSettingsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetSettingsResponse)
+	err := c.cc.Invoke(ctx, OperatorService_GetSettings_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorServiceClient) SetSettings(ctx context.Context, in *SetSettingsRequest, opts ...grpc.CallOption) (*SetSettingsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetSettingsResponse)
+	err := c.cc.Invoke(ctx, OperatorService_SetSettings_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *operatorServiceClient) PublishSignatures(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[PublishSignaturesRequest, PublishSignaturesResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &OperatorService_ServiceDesc.Streams[0], OperatorService_PublishSignatures_FullMethodName, cOpts...)
@@ -307,6 +425,25 @@ type OperatorServiceServer interface {
 	SetOverride(context.Context, *SetOverrideRequest) (*SetOverrideResponse, error)
 	// ExplainPolicy names for every effective setting of a clinic its layer, author, reason and expiry. Any role.
 	ExplainPolicy(context.Context, *ExplainPolicyRequest) (*ExplainPolicyResponse, error)
+	// ListPlans returns the plans and groups with how many clinics follow each. Any role.
+	ListPlans(context.Context, *ListPlansRequest) (*ListPlansResponse, error)
+	// ApplyGroup validates a group's document, the layer between plan and clinic, and publishes it. Role operator or admin.
+	ApplyGroup(context.Context, *ApplyGroupRequest) (*ApplyGroupResponse, error)
+	// MoveClinic makes a clinic follow another plan or group and publishes its policy. Role operator or admin.
+	MoveClinic(context.Context, *MoveClinicRequest) (*MoveClinicResponse, error)
+	// CreateRollout plans in which order staged content reaches the clinics; nothing happens before it is started.
+	// Role operator or admin.
+	CreateRollout(context.Context, *CreateRolloutRequest) (*CreateRolloutResponse, error)
+	// ControlRollout starts, pauses, resumes, aborts or rolls back. Role operator, approver or admin.
+	ControlRollout(context.Context, *ControlRolloutRequest) (*ControlRolloutResponse, error)
+	// GetRollout returns a rollout with its rings, gates and appliances. Any role.
+	GetRollout(context.Context, *GetRolloutRequest) (*GetRolloutResponse, error)
+	// ListRollouts returns the newest rollouts first, without their appliances. Any role.
+	ListRollouts(context.Context, *ListRolloutsRequest) (*ListRolloutsResponse, error)
+	// GetSettings returns the settings of the MSP: what reports and the console say of it. Any role.
+	GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error)
+	// SetSettings changes some of them; an empty value removes one. Unknown names are refused. Role operator or admin.
+	SetSettings(context.Context, *SetSettingsRequest) (*SetSettingsResponse, error)
 	// PublishSignatures validates, signs and publishes rules and lists to the fleet: a stream, because a message is limited to
 	// 1 MiB. Pieces of one file carry the same name, in order. Role operator or admin.
 	PublishSignatures(grpc.ClientStreamingServer[PublishSignaturesRequest, PublishSignaturesResponse]) error
@@ -365,6 +502,33 @@ func (UnimplementedOperatorServiceServer) SetOverride(context.Context, *SetOverr
 }
 func (UnimplementedOperatorServiceServer) ExplainPolicy(context.Context, *ExplainPolicyRequest) (*ExplainPolicyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ExplainPolicy not implemented")
+}
+func (UnimplementedOperatorServiceServer) ListPlans(context.Context, *ListPlansRequest) (*ListPlansResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListPlans not implemented")
+}
+func (UnimplementedOperatorServiceServer) ApplyGroup(context.Context, *ApplyGroupRequest) (*ApplyGroupResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ApplyGroup not implemented")
+}
+func (UnimplementedOperatorServiceServer) MoveClinic(context.Context, *MoveClinicRequest) (*MoveClinicResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MoveClinic not implemented")
+}
+func (UnimplementedOperatorServiceServer) CreateRollout(context.Context, *CreateRolloutRequest) (*CreateRolloutResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateRollout not implemented")
+}
+func (UnimplementedOperatorServiceServer) ControlRollout(context.Context, *ControlRolloutRequest) (*ControlRolloutResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ControlRollout not implemented")
+}
+func (UnimplementedOperatorServiceServer) GetRollout(context.Context, *GetRolloutRequest) (*GetRolloutResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetRollout not implemented")
+}
+func (UnimplementedOperatorServiceServer) ListRollouts(context.Context, *ListRolloutsRequest) (*ListRolloutsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListRollouts not implemented")
+}
+func (UnimplementedOperatorServiceServer) GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetSettings not implemented")
+}
+func (UnimplementedOperatorServiceServer) SetSettings(context.Context, *SetSettingsRequest) (*SetSettingsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetSettings not implemented")
 }
 func (UnimplementedOperatorServiceServer) PublishSignatures(grpc.ClientStreamingServer[PublishSignaturesRequest, PublishSignaturesResponse]) error {
 	return status.Error(codes.Unimplemented, "method PublishSignatures not implemented")
@@ -621,6 +785,168 @@ func _OperatorService_ExplainPolicy_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _OperatorService_ListPlans_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListPlansRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).ListPlans(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_ListPlans_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).ListPlans(ctx, req.(*ListPlansRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OperatorService_ApplyGroup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ApplyGroupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).ApplyGroup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_ApplyGroup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).ApplyGroup(ctx, req.(*ApplyGroupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OperatorService_MoveClinic_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MoveClinicRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).MoveClinic(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_MoveClinic_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).MoveClinic(ctx, req.(*MoveClinicRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OperatorService_CreateRollout_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateRolloutRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).CreateRollout(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_CreateRollout_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).CreateRollout(ctx, req.(*CreateRolloutRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OperatorService_ControlRollout_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ControlRolloutRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).ControlRollout(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_ControlRollout_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).ControlRollout(ctx, req.(*ControlRolloutRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OperatorService_GetRollout_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetRolloutRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).GetRollout(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_GetRollout_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).GetRollout(ctx, req.(*GetRolloutRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OperatorService_ListRollouts_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRolloutsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).ListRollouts(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_ListRollouts_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).ListRollouts(ctx, req.(*ListRolloutsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OperatorService_GetSettings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetSettingsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).GetSettings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_GetSettings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).GetSettings(ctx, req.(*GetSettingsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OperatorService_SetSettings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetSettingsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).SetSettings(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_SetSettings_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).SetSettings(ctx, req.(*SetSettingsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _OperatorService_PublishSignatures_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(OperatorServiceServer).PublishSignatures(&grpc.GenericServerStream[PublishSignaturesRequest, PublishSignaturesResponse]{ServerStream: stream})
 }
@@ -772,6 +1098,42 @@ var OperatorService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ExplainPolicy",
 			Handler:    _OperatorService_ExplainPolicy_Handler,
+		},
+		{
+			MethodName: "ListPlans",
+			Handler:    _OperatorService_ListPlans_Handler,
+		},
+		{
+			MethodName: "ApplyGroup",
+			Handler:    _OperatorService_ApplyGroup_Handler,
+		},
+		{
+			MethodName: "MoveClinic",
+			Handler:    _OperatorService_MoveClinic_Handler,
+		},
+		{
+			MethodName: "CreateRollout",
+			Handler:    _OperatorService_CreateRollout_Handler,
+		},
+		{
+			MethodName: "ControlRollout",
+			Handler:    _OperatorService_ControlRollout_Handler,
+		},
+		{
+			MethodName: "GetRollout",
+			Handler:    _OperatorService_GetRollout_Handler,
+		},
+		{
+			MethodName: "ListRollouts",
+			Handler:    _OperatorService_ListRollouts_Handler,
+		},
+		{
+			MethodName: "GetSettings",
+			Handler:    _OperatorService_GetSettings_Handler,
+		},
+		{
+			MethodName: "SetSettings",
+			Handler:    _OperatorService_SetSettings_Handler,
 		},
 		{
 			MethodName: "RequestReport",

@@ -32,6 +32,7 @@ type Filter struct {
 	Severities []int         // 1 info .. 5 critical
 	Categories []string      // of Categories
 	Action     string        // "passed", "blocked"
+	State      string        // "" without a verdict, "done" with one, "all"
 	Rule       Signature     // one signature
 	Host       netip.Addr    // source, destination or device address
 	Period     time.Duration // length of the window that ends now, when From and To are zero; 0 = 24 h
@@ -131,6 +132,13 @@ func Parse(q url.Values) (Filter, error) {
 	default:
 		return bad("act", "want passed or blocked")
 	}
+	switch v := q.Get("state"); v {
+	case "", "new":
+	case "done", "all":
+		f.State = v
+	default:
+		return bad("state", "want new, done or all")
+	}
 	if v := q.Get("sig"); v != "" {
 		s, err := ParseSignature(v)
 		if err != nil {
@@ -212,6 +220,7 @@ func (f Filter) Values() url.Values {
 	set("sev", join(desc, func(s int) string { return strconv.Itoa(5 - s) }))
 	set("cat", strings.Join(f.Categories, ","))
 	set("act", f.Action)
+	set("state", f.State)
 	set("sig", f.Rule.String())
 	if f.Host.IsValid() {
 		set("host", f.Host.String())
@@ -255,14 +264,14 @@ func (f Filter) Window(now time.Time) (from, to time.Time) {
 	return now.Add(-d), now.Add(time.Minute)
 }
 
-// Limits reports whether f hides anything beyond its period and clinics.
+// Limits reports whether f hides anything beyond its period, clinics and state.
 func (f Filter) Limits() bool {
 	return f.Text != "" || len(f.Severities) > 0 || len(f.Categories) > 0 || f.Action != "" || f.Rule.Kind != "" || f.Host.IsValid()
 }
 
-// Unlimited is f with its period and clinics only.
+// Unlimited is f with its period, clinics and state only.
 func (f Filter) Unlimited() Filter {
-	return Filter{Clinics: f.Clinics, Period: f.Period, From: f.From, To: f.To}
+	return Filter{Clinics: f.Clinics, State: f.State, Period: f.Period, From: f.From, To: f.To}
 }
 
 func join[T any](xs []T, str func(T) string) string {

@@ -45,6 +45,9 @@ func random(r *rand.Rand) filter.Filter {
 		f.Action = []string{"passed", "blocked"}[r.IntN(2)]
 	}
 	if maybe() {
+		f.State = []string{"done", "all"}[r.IntN(2)]
+	}
+	if maybe() {
 		f.Rule = []filter.Signature{{Kind: "alert", Rule: "1:2100058"}, {Kind: "detection", Rule: "D12-address"}}[r.IntN(2)]
 	}
 	if maybe() {
@@ -103,7 +106,7 @@ func TestSQLNumbersItsArguments(t *testing.T) {
 func TestParseNamesWhatItCannotRead(t *testing.T) {
 	for _, c := range []struct{ query, name string }{
 		{"c=1,x", "c"}, {"c=0", "c"}, {"c=-4", "c"}, {"c=99999999999", "c"}, {"sev=5", "sev"}, {"sev=a", "sev"}, {"sev=", ""}, {"cat=virus", "cat"},
-		{"act=dropped", "act"}, {"sig=alert", "sig"}, {"sig=block:x", "sig"}, {"sig=alert:", "sig"}, {"host=nas", "host"}, {"host=fe80::1%25eth0", "host"},
+		{"act=dropped", "act"}, {"state=gone", "state"}, {"sig=alert", "sig"}, {"sig=block:x", "sig"}, {"sig=alert:", "sig"}, {"host=nas", "host"}, {"host=fe80::1%25eth0", "host"},
 		{"last=1y", "last"}, {"from=yesterday", "from"}, {"from=1970-01-01", "from"}, {"from=2026-11-02&to=2026-11-01", "to"}, {"from=2024-01-01&to=2026-01-01", "to"},
 		{"q=" + strings.Repeat("x", 201), "q"}, {"q=%00", "q"}, {"q=%ff", "q"},
 	} {

@@ -31,6 +31,12 @@ func (f Filter) SQL(now time.Time, args []any) (string, []any) {
 	if f.Action != "" {
 		fmt.Fprintf(&b, " AND e.action = %s", arg(f.Action))
 	}
+	switch f.State {
+	case "":
+		b.WriteString(" AND NOT " + judged)
+	case "done":
+		b.WriteString(" AND " + judged)
+	}
 	if f.Rule.Kind != "" {
 		fmt.Fprintf(&b, " AND e.kind = %s AND e.rule = %s", arg(f.Rule.Kind), arg(f.Rule.Rule))
 	}
@@ -47,9 +53,15 @@ func (f Filter) SQL(now time.Time, args []any) (string, []any) {
 	return b.String(), args
 }
 
+// judged holds for an alert that a verdict covers: it was seen by who judged, or a suppression that came of it still runs.
+const judged = `EXISTS (SELECT FROM decision_scope s WHERE s.clinic_id = e.clinic_id AND s.kind = e.kind AND s.rule = e.rule
+  AND e.received_at <= s.hides_through AND (s.device_mac IS NULL OR s.device_mac = e.device_mac)
+  AND (s.dst_ip IS NULL OR s.dst_ip = e.dst_ip) AND (s.dst_port IS NULL OR s.dst_port = e.dst_port))`
+
 // Event is what Match looks at.
 type Event struct {
 	Signature
+	Judged                 bool
 	T                      time.Time
 	Clinic                 int32
 	ClinicName, Kana, Code string
@@ -69,6 +81,7 @@ func (f Filter) Match(e Event, now time.Time) bool {
 		len(f.Severities) > 0 && !slices.Contains(f.Severities, e.Severity) ||
 		len(f.Categories) > 0 && !slices.Contains(f.Categories, e.Category) ||
 		f.Action != "" && f.Action != e.Action ||
+		f.State == "" && e.Judged || f.State == "done" && !e.Judged ||
 		f.Rule.Kind != "" && f.Rule != e.Signature {
 		return false
 	}

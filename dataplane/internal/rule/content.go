@@ -120,6 +120,7 @@ func (p *parser) uricontent(v string) error {
 	stay := p.section
 	p.sectionFor(BufHTTPURI)
 	p.section.items = append(p.section.items, it)
+	p.lastSec = p.section
 	p.section = stay
 	p.last = it
 	return nil
@@ -253,26 +254,44 @@ func (p *parser) fastPattern(v string) error {
 }
 
 func init() {
-	for b := Buffer(0); b < bufferCount; b++ {
+	for b := BufPktData; b < bufferCount; b++ {
 		info := &buffers[b]
-		if b == BufPayload {
-			continue
-		}
-		sticky := func(p *parser, _ string) error { return p.sticky(b) }
 		if b == BufBase64 {
-			continue // base64.go
+			continue // base64_data
 		}
-		add(argNone, sticky, append([]string{info.name}, info.aliases...)...)
+		arg := argNone
+		if b >= firstTxBuffer {
+			arg = argMay
+		}
+		add(arg, func(p *parser, v string) error { return p.stick(b, v) }, append([]string{info.name}, info.aliases...)...)
 		for _, m := range info.modifiers {
 			if m == "uricontent" {
-				continue
+				continue // with a value of its own
 			}
 			add(argNone, func(p *parser, _ string) error { return p.moveLast(b) }, m)
 		}
 	}
 }
 
-func (p *parser) sticky(b Buffer) error {
+// valued are sticky buffers whose old form takes the text itself: tls.subject:"CN=…".
+func (p *parser) valued(b Buffer, v string) error {
+	s, neg, err := unquote(v)
+	if err != nil {
+		return err
+	}
+	pat, err := patternBytes(s)
+	if err != nil {
+		return err
+	}
+	p.section = nil
+	p.newSection(b, 0)
+	p.push(&item{kind: itContent, pat: pat, neg: neg})
+	p.section, p.sticky = nil, false
+	return nil
+}
+
+// stick makes b the buffer that contents after it look at. v may name a direction.
+func (p *parser) stick(b Buffer, v string) error {
 	if len(p.trans) > 0 {
 		return fmt.Errorf("transform %s without a content after it", p.trans[0].name)
 	}
@@ -280,11 +299,28 @@ func (p *parser) sticky(b Buffer) error {
 		return fmt.Errorf("the sticky buffer %s before it has nothing to look for", s.buf)
 	}
 	p.last = nil
-	if b == BufPktData {
-		// back to the payload
-		p.use(BufPayload)
-		return nil
+	var dir uint8
+	if v != "" {
+		if b == BufTLSCertSubject || b == BufTLSCertIssuer || b == BufTLSCertFingerprint {
+			return p.valued(b, v)
+		}
+		info := &buffers[b]
+		switch v {
+		case "to_server", "toserver":
+			dir = maskServer
+		case "to_client", "toclient":
+			dir = maskClient
+		default:
+			return fmt.Errorf("%q is neither to_server nor to_client", v)
+		}
+		if dir == maskServer && !info.server || dir == maskClient && !info.client {
+			return fmt.Errorf("there is no %s %s", b, v)
+		}
 	}
-	p.use(b)
+	if b == BufPktData {
+		b = BufPayload // back to the payload
+	}
+	p.sticky = b != BufPayload
+	p.use(b, dir)
 	return nil
 }

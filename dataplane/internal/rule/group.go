@@ -248,12 +248,8 @@ func (s *Set) groupTx(seen map[[32]byte]*patGroup) {
 					continue
 				}
 				b := &buffers[c.fastSec.buf]
-				if dir == dirServer && !b.server || dir == dirClient && !b.client {
-					if !c.r.head.txBoth {
-						continue
-					}
-					// the other side brings it in
-					continue
+				if dir == dirServer && (!b.server || c.fastSec.dir == maskClient) || dir == dirClient && (!b.client || c.fastSec.dir == maskServer) {
+					continue // with =>: the other direction brings it in
 				}
 				name := bufKey(c.fastSec)
 				info[name] = txBuf{buf: c.fastSec.buf, trans: c.fastSec.trans}

@@ -35,6 +35,9 @@ func (m *Matcher) header(c *crule) bool {
 			return false
 		}
 	}
+	if c.appOnly && !p.AppChanged {
+		return false // told when the protocol is found, not with each packet
+	}
 	for i := range r.appTests {
 		if !r.appTests[i].match(p) {
 			return false
@@ -99,24 +102,32 @@ func (m *Matcher) addr(s *addrSet, side int) bool {
 }
 
 func (t *appTest) match(p *Packet) bool {
-	if p.App == AppUnknown && !t.apps.Has(AppUnknown) && t.mode != 's' && t.mode != 'c' {
-		// not known yet: neither it nor its negation holds
+	if !p.HasFlow {
 		return false
 	}
-	var ok bool
+	var app App
 	switch t.mode {
 	case 's':
-		ok = t.apps.Has(p.AppToServer)
+		app = p.AppToServer
 	case 'c':
-		ok = t.apps.Has(p.AppToClient)
+		app = p.AppToClient
 	case 'o':
-		ok = t.apps.Has(p.AppOrig)
+		app = p.AppOrig
 	case 'f':
-		ok = t.apps.Has(p.App)
+		app = p.App
 	default:
-		ok = t.apps.Has(p.App) || p.AppToServer != AppUnknown && t.apps.Has(p.AppToServer) || p.AppToClient != AppUnknown && t.apps.Has(p.AppToClient)
+		app = p.AppToServer
+		if !p.ToServer {
+			app = p.AppToClient
+		}
+		if app == AppUnknown {
+			app = p.App
+		}
 	}
-	return ok != t.neg
+	if app == AppUnknown && !t.apps.Has(AppUnknown) {
+		return false // not known yet: neither it nor its negation holds
+	}
+	return t.apps.Has(app) != t.neg
 }
 
 func (m *Matcher) reputation(t *cIPRep) bool {

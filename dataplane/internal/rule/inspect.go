@@ -48,7 +48,30 @@ func (l *inspection) keepVars(f *FlowState) {
 		return
 	}
 	for _, c := range l.caught {
-		f.vars = append(f.vars, FlowVar{Name: c.name, Value: bytes.Clone(c.value)})
+		list := &f.pktVars
+		if c.flow {
+			list = &f.vars
+		}
+		setVar(list, c.name, c.value)
+	}
+}
+
+// maxVars bounds the variables of a flow, maxVarBytes the bytes of one.
+const (
+	maxVars     = 64
+	maxVarBytes = 256
+)
+
+func setVar(list *[]FlowVar, name string, value []byte) {
+	value = value[:min(len(value), maxVarBytes)]
+	for i := range *list {
+		if v := &(*list)[i]; v.Name == name {
+			v.Value = append(v.Value[:0], value...)
+			return
+		}
+	}
+	if len(*list) < maxVars {
+		*list = append(*list, FlowVar{Name: name, Value: bytes.Clone(value)})
 	}
 }
 
@@ -471,7 +494,13 @@ func (l *inspection) byteJump(it *item, b []byte, pos int) (int, bool) {
 		to = int64(len(b))
 	}
 	to += v + l.value(o.post)
-	if to < 0 || to >= int64(len(b)) && !(o.fromEnd && to == int64(len(b))) {
+	if to < 0 {
+		if l.value(o.post) >= 0 {
+			return 0, false
+		}
+		to = 0 // a negative post_offset ends at the buffer's start
+	}
+	if to >= int64(len(b)) && !(o.fromEnd && to == int64(len(b))) {
 		return 0, false
 	}
 	return int(to), true

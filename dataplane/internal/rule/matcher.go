@@ -84,12 +84,12 @@ func (m *Matcher) Inspect(in *Input) Result {
 	f := in.Flow
 	if f != nil {
 		if f.passed {
-			return Result{Pass: true, PassFlow: true}
+			return Result{Pass: true, PassFlow: true, Reject: Alert}
 		}
 		if f.dropped {
-			return Result{Drop: true, DropFlow: true}
+			return Result{Drop: m.set.opt.IPS, DropFlow: m.set.opt.IPS, Reject: Alert}
 		}
-		f.vars = f.vars[:0]
+		f.pktVars = f.pktVars[:0]
 	}
 	p := in.Packet
 	m.in = in
@@ -117,6 +117,9 @@ func (m *Matcher) Inspect(in *Input) Result {
 	slices.Sort(m.cand)
 	res := Result{Reject: Alert}
 	m.judge(&res)
+	if f != nil {
+		f.ipOnly[m.dir] = true
+	}
 	m.closeTxs()
 	res.Matches = m.out
 	m.ran.Matches += uint64(len(m.out))
@@ -221,6 +224,9 @@ func (m *Matcher) collectPacket() {
 func (m *Matcher) judge(res *Result) {
 	for _, c := range m.cand {
 		r := m.set.crules[c>>32]
+		if res.Pass && r.r.Action != Alert {
+			continue // a pass rule lets the packet through; what only tells is told all the same
+		}
 		tx := int(c&0xffffffff) - 1
 		m.ran.Candidates++
 		m.look.reset()
@@ -236,16 +242,14 @@ func (m *Matcher) judge(res *Result) {
 		if !ok {
 			continue
 		}
-		if m.matched(r, kind, tx, res) {
-			return
-		}
+		m.matched(r, kind, tx, res)
 	}
 }
 
 // packetRule judges a rule about a packet or the stream.
 func (m *Matcher) packetRule(c *crule) (bool, Kind) {
 	in := m.in
-	if !m.header(c) {
+	if c.ipOnly && in.Flow != nil && in.Flow.ipOnly[m.dir] || !m.header(c) {
 		return false, ByPacket
 	}
 	if c.apps != 0 && !c.apps.Has(in.Packet.App) {
@@ -325,8 +329,8 @@ func (m *Matcher) packetSection(sec *section) bool {
 	return b != nil && m.look.section(sec, b, 0, true)
 }
 
-// matched does what a match asks for. It returns true when nothing after it counts.
-func (m *Matcher) matched(c *crule, kind Kind, tx int, res *Result) bool {
+// matched does what a match asks for.
+func (m *Matcher) matched(c *crule, kind Kind, tx int, res *Result) {
 	r := c.r
 	p := m.in.Packet
 	m.post(c)
@@ -354,19 +358,22 @@ func (m *Matcher) matched(c *crule, kind Kind, tx int, res *Result) bool {
 		case limitTell:
 		}
 	}
-	if !m.set.suppress.apply(c, p, m.set.shared, m.in.Flow, &out) {
-		out.Alert = false
-	}
 	if !count {
-		return false
+		return
 	}
+	m.adjust(c, &out)
 	if r.bypass {
 		res.Bypass = true
 	}
 	if r.keepFiles {
 		res.KeepFiles = true
 	}
-	flow := m.in.Flow != nil && (kind != ByPacket || c.alone())
+	m.act(&out, m.in.Flow != nil && (kind != ByPacket || c.alone()), res)
+	m.out = append(m.out, out)
+}
+
+// act settles the packet, and the flow where the rule speaks for it.
+func (m *Matcher) act(out *Match, flow bool, res *Result) {
 	switch {
 	case out.Action == Pass:
 		res.Pass = true
@@ -374,26 +381,23 @@ func (m *Matcher) matched(c *crule, kind Kind, tx int, res *Result) bool {
 			res.PassFlow = true
 			m.in.Flow.passed = true
 		}
-		m.out = append(m.out, out)
-		return true
 	case out.Action.Stops():
+		if flow {
+			// also where nothing can be stopped: a flow that a drop rule judged is told of once
+			m.in.Flow.dropped = true
+		}
 		if !m.set.opt.IPS {
-			break
+			return
 		}
 		res.Drop = true
 		if out.Action != Drop && res.Reject == Alert {
 			res.Reject = out.Action
 		}
-		if flow {
-			res.DropFlow = true
-			m.in.Flow.dropped = true
-		}
+		res.DropFlow = res.DropFlow || flow
 	}
-	m.out = append(m.out, out)
-	return false
 }
 
 // alone says whether a rule looks at nothing that differs between the packets of a flow: then its verdict is the flow's.
 func (c *crule) alone() bool {
-	return len(c.r.packet) == 0 && len(c.payload) == 0 && len(c.pktSecs) == 0
+	return len(c.r.packet) == 0 && len(c.payload) == 0 && len(c.pktSecs) == 0 && !c.r.flow.given
 }

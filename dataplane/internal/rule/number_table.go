@@ -64,7 +64,7 @@ type numberInfo struct {
 var numbers = [numberCount]numberInfo{
 	NumFileSize:           {name: "filesize", server: true, client: true, many: true, apps: appsOf(AppHTTP1, AppHTTP2, AppDoH2, AppSMTP, AppIMAP, AppPOP3, AppFTPData, AppSMB, AppNFS, AppTFTP)},
 	NumDNSOpcode:          {name: "dns.opcode", server: true, client: true, apps: appsOf(AppDNS, AppDoH2, AppMDNS, AppLLMNR)},
-	NumDNSRcode:           {name: "dns.rcode", client: true, apps: appsOf(AppDNS, AppDoH2, AppMDNS, AppLLMNR)},
+	NumDNSRcode:           {name: "dns.rcode", server: true, client: true, apps: appsOf(AppDNS, AppDoH2, AppMDNS, AppLLMNR)},
 	NumDNSRRType:          {name: "dns.rrtype", server: true, client: true, many: true, apps: appsOf(AppDNS, AppDoH2, AppMDNS, AppLLMNR)},
 	NumTLSVersion:         {name: "tls.version", server: true, client: true, apps: appsOf(AppTLS)},
 	NumTLSChainLen:        {name: "tls.cert_chain_len", client: true, apps: appsOf(AppTLS)},

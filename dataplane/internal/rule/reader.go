@@ -147,6 +147,8 @@ type parser struct {
 
 	// state of the options
 	section  *section // where content goes
+	sticky   bool     // a sticky buffer was named
+	lastSec  *section // where the last item went
 	last     *item    // what modifiers change
 	trans    []transform
 	sawSID   bool

@@ -1,6 +1,7 @@
 package rule
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +10,7 @@ import (
 // section is what a rule wants to see in one buffer.
 type section struct {
 	buf   Buffer
+	dir   uint8 // 0, or the one direction asked for: maskServer, maskClient
 	trans []transform
 	items []*item
 	at    int // offset in the rule's text, for messages
@@ -69,13 +71,13 @@ type item struct {
 
 // current gives the section that content goes to now, and makes it.
 func (p *parser) current() *section {
-	if p.section == nil || len(p.trans) > 0 && len(p.section.items) > 0 && p.section.buf == BufPayload {
-		p.use(BufPayload)
+	if p.section == nil {
+		p.use(BufPayload, 0)
 	}
 	if len(p.trans) > 0 {
 		s := p.section
 		if len(s.items) > 0 {
-			p.newSection(s.buf)
+			p.newSection(s.buf, s.dir)
 			s = p.section
 		}
 		s.trans = append(s.trans, p.trans...)
@@ -87,20 +89,20 @@ func (p *parser) current() *section {
 
 // use makes b the sticky buffer. A buffer with instances starts a new section each time, as it may be another instance;
 // others go on where they were.
-func (p *parser) use(b Buffer) {
+func (p *parser) use(b Buffer, dir uint8) {
 	if !b.Many() {
 		for _, s := range p.r.sections {
-			if s.buf == b && len(s.trans) == 0 {
+			if s.buf == b && s.dir == dir && len(s.trans) == 0 {
 				p.section = s
 				return
 			}
 		}
 	}
-	p.newSection(b)
+	p.newSection(b, dir)
 }
 
-func (p *parser) newSection(b Buffer) {
-	p.section = &section{buf: b, at: p.at}
+func (p *parser) newSection(b Buffer, dir uint8) {
+	p.section = &section{buf: b, dir: dir, at: p.at}
 	p.r.sections = append(p.r.sections, p.section)
 }
 
@@ -111,7 +113,7 @@ func (p *parser) mergeSection() {
 		return
 	}
 	for _, o := range p.r.sections {
-		if o == s || o.buf != s.buf || !sameTransforms(o.trans, s.trans) {
+		if o == s || o.buf != s.buf || o.dir != s.dir || !sameTransforms(o.trans, s.trans) {
 			continue
 		}
 		p.r.sections = slices.DeleteFunc(p.r.sections, func(x *section) bool { return x == s })
@@ -135,8 +137,13 @@ func sameTransforms(a, b []transform) bool {
 // push adds an item to the current section.
 func (p *parser) push(it *item) {
 	s := p.current()
+	if it.relative && it.kind != itContent && !p.sticky && p.lastSec != nil {
+		// without a sticky buffer what is relative goes where the item before it went
+		s = p.lastSec
+	}
 	it.at = p.at
 	s.items = append(s.items, it)
+	p.lastSec = s
 }
 
 // moveLast puts the last content into the section of b: what the old-style modifiers do.
@@ -161,6 +168,7 @@ func (p *parser) moveLast(b Buffer) error {
 	stay := p.section
 	p.sectionFor(b)
 	p.section.items = append(p.section.items, it)
+	p.lastSec = p.section
 	p.section = stay
 	return nil
 }
@@ -168,12 +176,12 @@ func (p *parser) moveLast(b Buffer) error {
 // sectionFor makes the one section of b that old-style modifiers share the current one.
 func (p *parser) sectionFor(b Buffer) {
 	for _, s := range p.r.sections {
-		if s.buf == b && len(s.trans) == 0 {
+		if s.buf == b && s.dir == 0 && len(s.trans) == 0 {
 			p.section = s
 			return
 		}
 	}
-	p.newSection(b)
+	p.newSection(b, 0)
 }
 
 func (p *parser) sectionOf(it *item) *section {
@@ -205,6 +213,7 @@ func (s *section) check(p *parser) error {
 		if it.kind != itContent {
 			continue
 		}
+		it.pat = canonical(s.buf, it.pat)
 		if it.nocase {
 			it.low = make([]byte, len(it.pat))
 			for i, c := range it.pat {
@@ -258,4 +267,27 @@ func (it *item) moves() bool {
 	default:
 		return false
 	}
+}
+
+// canonical brings a content into the form in which the buffer is written: hashes in small letters, serial numbers in
+// capitals with colons.
+func canonical(b Buffer, pat []byte) []byte {
+	switch b {
+	case BufTLSCertFingerprint, BufJA3Hash, BufJA3SHash, BufSSHHassh, BufSSHHasshServer, BufFileMD5, BufFileSHA1, BufFileSHA256, BufEmailBodyMD5:
+		return bytes.ToLower(pat)
+	case BufTLSCertSerial:
+		pat = bytes.ToUpper(pat)
+		if len(pat) > 2 && !bytes.ContainsRune(pat, ':') {
+			var out []byte
+			for i, c := range pat {
+				if i > 0 && i%2 == 0 {
+					out = append(out, ':')
+				}
+				out = append(out, c)
+			}
+			return out
+		}
+	default:
+	}
+	return pat
 }

@@ -28,4 +28,3 @@ alert tcp any any -> any 80 (msg:"c"; content:"HELLO"; sid:3;)
 	}
 	t.Log(testing.AllocsPerRun(100, func() { m.Inspect(in) }))
 }
-

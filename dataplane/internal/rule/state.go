@@ -50,6 +50,8 @@ type FlowState struct {
 	bits    []uint32 // numbers of the names that are set; few, so a linear search
 	ints    []flowInt
 	vars    []FlowVar
+	pktVars []FlowVar // of the last packet
+	ipOnly  [2]bool   // rules about addresses alone were judged in this direction
 	passed  bool
 	dropped bool
 	// counted by threshold types that track by flow
@@ -88,12 +90,18 @@ func (f *FlowState) Bits(dst []string) []string {
 // Vars are the flow's variables; valid until the flow's next Inspect.
 func (f *FlowState) Vars() []FlowVar { return f.vars }
 
+// PacketVars are the variables of the last packet that was inspected (EVE: metadata.pktvars); valid until the flow's next
+// Inspect.
+func (f *FlowState) PacketVars() []FlowVar { return f.pktVars }
+
 // Reset makes it the state of a new flow; memory is kept.
 func (f *FlowState) Reset() {
 	f.bits = f.bits[:0]
 	f.ints = f.ints[:0]
 	f.vars = f.vars[:0]
 	f.thresholds = f.thresholds[:0]
+	f.pktVars = f.pktVars[:0]
+	f.ipOnly = [2]bool{}
 	f.passed, f.dropped = false, false
 }
 

@@ -252,7 +252,3 @@ func (t *bitTable) change(o *bitOp, p *Packet) {
 		t.until[k] = p.Time + o.expire
 	}
 }
-
-type datasetTable struct{}
-
-func (*datasetTable) init() {}

@@ -31,6 +31,7 @@ type txTest struct {
 	neg            bool
 	index          int // instance: -1 any, -2 all
 	server, client bool
+	dir            uint8 // the one direction asked for, 0 for none
 	apps           AppSet
 	iface          ifaceSpec
 	event          Event
@@ -73,6 +74,14 @@ func txNum(k Number, limit uint64, words map[string]uint64) {
 			s = "!" + s
 		}
 		t := txTest{kind: txNumber, num: k, index: -1}
+		if d, rest, ok := strings.Cut(s, ","); ok {
+			switch strings.TrimSpace(d) {
+			case "to_server", "toserver":
+				t.dir, s = maskServer, strings.TrimSpace(rest)
+			case "to_client", "toclient":
+				t.dir, s = maskClient, strings.TrimSpace(rest)
+			}
+		}
 		if info.many {
 			// "value,index"
 			if i := strings.LastIndexByte(s, ','); i >= 0 && !strings.HasSuffix(s, "]") {
@@ -107,7 +116,7 @@ func txNum(k Number, limit uint64, words map[string]uint64) {
 func (p *parser) txTest(t txTest) {
 	if t.kind == txNumber {
 		info := &numbers[t.num]
-		t.server, t.client, t.apps = info.server, info.client, info.apps
+		t.server, t.client, t.apps = info.server && t.dir != maskClient, info.client && t.dir != maskServer, info.apps
 	}
 	p.r.tests = append(p.r.tests, t)
 }
@@ -314,7 +323,7 @@ func (p *parser) sslVersion(v string) error {
 	}
 	switch {
 	case len(yes.set) > 0 && len(no.set) > 0:
-		return errors.New("negated and plain versions can't be mixed")
+		t.cmp, t.alt = yes, []cmpOp{no}
 	case len(yes.set) > 0:
 		t.cmp = yes
 	default:
@@ -566,7 +575,7 @@ func (p *parser) fileWord(b Buffer, v, prefix string, ends bool) error {
 		return err
 	}
 	stay, last := p.section, p.last
-	p.newSection(b)
+	p.newSection(b, 0)
 	p.section.items = append(p.section.items, &item{kind: itContent, pat: append([]byte(prefix), pat...), neg: neg, nocase: true, ends: ends, at: p.at})
 	p.section, p.last = stay, last
 	return nil

@@ -182,11 +182,12 @@ func (m *Matcher) txRule(c *crule, tx Transaction) bool {
 			continue
 		}
 		p := &c.parts[i]
-		if m.dir == dirServer && !p.server || m.dir == dirClient && !p.client {
-			result = vWait
-			continue
+		toServer := m.dir == dirServer
+		if toServer && !p.server || !toServer && !p.client {
+			// only with =>: the other side's buffers may be there already
+			toServer = !toServer
 		}
-		v := m.part(p, tx)
+		v := m.part(p, tx, toServer)
 		if v == vWait && side.last && !c.r.head.txBoth {
 			v = vFail
 		}
@@ -249,9 +250,9 @@ func (m *Matcher) settle(c *crule, tx Transaction, side *txSide) {
 	}
 }
 
-func (m *Matcher) part(p *part, tx Transaction) verdict {
+func (m *Matcher) part(p *part, tx Transaction, toServer bool) verdict {
 	if p.test != nil {
-		return m.txTest(p.test, tx)
+		return m.txTest(p.test, tx, toServer)
 	}
 	sec := p.sec
 	if sec.buf == BufPayload {
@@ -264,7 +265,6 @@ func (m *Matcher) part(p *part, tx Transaction) verdict {
 		}
 		return vWait
 	}
-	toServer := m.in.Packet.ToServer
 	for n := 0; n < maxInstances; n++ {
 		v := tx.Buffer(sec.buf, toServer, n)
 		switch v.State {
@@ -344,8 +344,7 @@ func (s *section) whole() bool {
 	return false
 }
 
-func (m *Matcher) txTest(t *txTest, tx Transaction) verdict {
-	toServer := m.in.Packet.ToServer
+func (m *Matcher) txTest(t *txTest, tx Transaction, toServer bool) verdict {
 	switch t.kind {
 	case txNumber:
 		return t.number(tx, toServer)

@@ -31,7 +31,7 @@ func (r *Rule) checkWhole() error {
 		}
 		if s.buf >= firstTxBuffer {
 			b := &buffers[s.buf]
-			note(b.server, b.client, b.apps)
+			note(b.server && s.dir != maskClient, b.client && s.dir != maskServer, b.apps)
 		}
 	}
 	for i := range r.tests {

@@ -4,6 +4,11 @@ import (
 	"github.com/kadomori/kadomori/dataplane/internal/inspect"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/dns"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/http"
+	"github.com/kadomori/kadomori/dataplane/internal/inspect/krb5"
+	"github.com/kadomori/kadomori/dataplane/internal/inspect/mqtt"
+	"github.com/kadomori/kadomori/dataplane/internal/inspect/sip"
+	"github.com/kadomori/kadomori/dataplane/internal/inspect/snmp"
+	"github.com/kadomori/kadomori/dataplane/internal/inspect/ssh"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/tls"
 	"github.com/kadomori/kadomori/dataplane/internal/rule"
 )
@@ -32,6 +37,33 @@ var protocols = [...]protocol{
 		new:   func(w *Worker) inspect.Parser { return http.New(w.pool) },
 	},
 	{
+		app: rule.AppSSH, tcp: true,
+		probe: func(_ *inspect.Meta, _ bool, b []byte) inspect.Certainty { return ssh.Probe(b) },
+		new:   func(*Worker) inspect.Parser { return ssh.New() },
+	},
+	{
+		app: rule.AppSIP, tcp: true, udp: true,
+		probe: func(_ *inspect.Meta, _ bool, b []byte) inspect.Certainty { return sip.Probe(b) },
+		new:   func(*Worker) inspect.Parser { return sip.New() },
+	},
+	{
+		app: rule.AppMQTT, tcp: true,
+		probe: func(_ *inspect.Meta, toServer bool, b []byte) inspect.Certainty { return mqtt.Probe(toServer, b) },
+		new:   func(*Worker) inspect.Parser { return mqtt.New() },
+	},
+	{
+		app: rule.AppSNMP, udp: true,
+		probe: func(m *inspect.Meta, _ bool, b []byte) inspect.Certainty {
+			return onPort(m, snmp.Probe(b), 161, 162)
+		},
+		new: func(*Worker) inspect.Parser { return snmp.New() },
+	},
+	{
+		app: rule.AppKRB5, tcp: true, udp: true,
+		probe: func(m *inspect.Meta, _ bool, b []byte) inspect.Certainty { return krb5.Probe(b, m.UDP) },
+		new:   func(*Worker) inspect.Parser { return krb5.New() },
+	},
+	{
 		app: rule.AppMDNS, udp: true,
 		probe: func(m *inspect.Meta, _ bool, b []byte) inspect.Certainty { return dnsOn(m, b, 5353) },
 		new:   func(*Worker) inspect.Parser { return dns.New(rule.AppMDNS) },
@@ -55,6 +87,16 @@ var protocols = [...]protocol{
 		},
 		new: func(*Worker) inspect.Parser { return dns.New(rule.AppDNS) },
 	},
+}
+
+// onPort takes a probe's yes only on the protocol's own ports: its first bytes are too common.
+func onPort(m *inspect.Meta, c inspect.Certainty, ports ...uint16) inspect.Certainty {
+	for _, p := range ports {
+		if m.ServerPort == p || m.ClientPort == p {
+			return c
+		}
+	}
+	return inspect.No
 }
 
 func dnsOn(m *inspect.Meta, b []byte, port uint16) inspect.Certainty {

@@ -2,6 +2,7 @@ package tls
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/kadomori/kadomori/dataplane/internal/inspect"
 )
@@ -74,4 +75,35 @@ func (t *Tx) AppendEVE(b []byte) []byte {
 	return append(b, '}')
 }
 
-func (t *Tx) appendCertEVE(b []byte) []byte { return b }
+func (t *Tx) appendCertEVE(b []byte) []byte {
+	c := &t.certs[1]
+	if c.parsed {
+		b = inspect.AppendField(b, "subject", c.subject)
+		b = inspect.AppendField(b, "issuerdn", c.issuer)
+		b = inspect.AppendField(b, "serial", c.serial)
+		b = inspect.AppendField(b, "fingerprint", c.fingerprint)
+		b = inspect.AppendField(b, "notbefore", []byte(time.Unix(c.from, 0).UTC().Format("2006-01-02T15:04:05")))
+		b = inspect.AppendField(b, "notafter", []byte(time.Unix(c.to, 0).UTC().Format("2006-01-02T15:04:05")))
+		if len(c.names) > 0 {
+			b = append(inspect.AppendKey(b, "subjectaltname"), '[')
+			for i, n := range c.names {
+				if i > 0 {
+					b = append(b, ',')
+				}
+				b = inspect.AppendJSON(b, n)
+			}
+			b = append(b, ']')
+		}
+	}
+	if k := &t.certs[0]; k.parsed {
+		b = append(inspect.AppendKey(b, "client"), '{')
+		b = inspect.AppendField(b, "subject", k.subject)
+		b = inspect.AppendField(b, "issuerdn", k.issuer)
+		b = inspect.AppendField(b, "fingerprint", k.fingerprint)
+		b = inspect.AppendField(b, "serial", k.serial)
+		b = inspect.AppendField(b, "notbefore", []byte(time.Unix(k.from, 0).UTC().Format("2006-01-02T15:04:05")))
+		b = inspect.AppendField(b, "notafter", []byte(time.Unix(k.to, 0).UTC().Format("2006-01-02T15:04:05")))
+		b = append(b, '}')
+	}
+	return b
+}

@@ -256,6 +256,9 @@ func (p *Parser) handshakes(m *inspect.Meta, toServer bool, s *side) {
 			}
 		case b[0] == hsCertificate:
 			p.tx.certificates(toServer, body)
+			if !toServer {
+				p.tx.Ready = true
+			}
 		case b[0] == hsServerHelloDone && !toServer:
 			p.tx.done[1] = true
 		case b[0] == hsClientKeyExchange && toServer:

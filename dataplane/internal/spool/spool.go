@@ -81,10 +81,12 @@ type Spool struct {
 
 	mu          sync.Mutex
 	stream      StreamID
-	next        uint64 // next number
-	pending     []byte // records not durable yet
-	pendingLast uint64 // number of the last one of them
-	lost        loss   // dropped, not declared yet
+	next        uint64        // next number
+	pending     []byte        // records not durable yet
+	pendingLast uint64        // number of the last one of them
+	lastAt      int           // where it begins
+	lost        loss          // dropped, not declared yet
+	ahead       []urgentEvent // severe events for the priority lane
 	segs        []*segment
 	ordinal     uint64
 	size        int64
@@ -230,6 +232,7 @@ func (s *Spool) appendLocked(e *eventv1.Event) (uint64, error) {
 	s.stats.appended++
 	if urgent {
 		s.urgent = true
+		s.noteUrgentLocked(seq)
 	}
 	if urgent || len(s.pending) >= s.cfg.GroupBytes {
 		s.kickFlusher()
@@ -253,6 +256,7 @@ func (s *Spool) encodeLocked(e *eventv1.Event, class byte, seq uint64) error {
 	}
 	s.pending = b
 	s.pendingLast = seq
+	s.lastAt = at
 	sealRecord(s.pending, at, seq)
 	return nil
 }

@@ -31,6 +31,8 @@ const (
 	maxBytes  = 256 << 10
 	// window is how many messages may wait for their acknowledgement: 32 full ones are 8 MiB at the hub's slowest.
 	window = 32
+	// backlog is how many events must wait before severe ones overtake them.
+	backlog = 2 * maxEvents
 	// burst of the bandwidth limit, in bytes: one message must fit.
 	burst = 1 << 20
 )
@@ -75,6 +77,7 @@ type Uplink struct {
 	duplicates atomic.Uint64
 	violations atomic.Uint64
 	refused    atomic.Uint64
+	urgent     atomic.Uint64
 
 	mu     sync.Mutex
 	acked  position
@@ -102,6 +105,7 @@ type Stats struct {
 	Duplicates uint64 `json:"duplicates"`
 	Violations uint64 `json:"violations"`
 	Refused    uint64 `json:"refused"` // publishes that were not acknowledged
+	Urgent     uint64 `json:"urgent"`  // messages that overtook a backlog
 	AckedSeq   uint64 `json:"acked_seq"`
 	Error      string `json:"error,omitempty"` // the last one; empty when all is well
 }
@@ -148,7 +152,7 @@ func (u *Uplink) Stats() Stats {
 	return Stats{
 		Connected: u.connected.Load(), Server: u.cfg.URL, SentEvents: u.sentEvents.Load(), SentBytes: u.sentBytes.Load(),
 		Messages: u.messages.Load(), Rewinds: u.rewinds.Load(), Duplicates: u.duplicates.Load(), Violations: u.violations.Load(),
-		Refused: u.refused.Load(), AckedSeq: u.acked.seq, Error: u.err,
+		Refused: u.refused.Load(), Urgent: u.urgent.Load(), AckedSeq: u.acked.seq, Error: u.err,
 	}
 }
 
@@ -190,14 +194,16 @@ func (u *Uplink) Run(ctx context.Context) error {
 
 // sent is a message that waits for its acknowledgement.
 type sent struct {
-	ack   jetstream.PubAckFuture
-	last  position
-	again bool // sent before
+	ack    jetstream.PubAckFuture
+	last   position
+	again  bool // sent before
+	urgent bool // ahead of the backlog
 }
 
 // send publishes batch after batch until something makes it begin again.
 func (u *Uplink) send(ctx context.Context, nc *nats.Conn, js jetstream.JetStream, reader *spool.Reader, flight chan<- sent) error {
 	var top position // highest sent
+	var err error
 	for {
 		select {
 		case why := <-u.rewind:
@@ -212,9 +218,12 @@ func (u *Uplink) send(ctx context.Context, nc *nats.Conn, js jetstream.JetStream
 			}
 			continue
 		}
-		batch, err := u.next(ctx, reader)
-		if err != nil {
-			return err
+		batch, urgent := u.cfg.Spool.Urgent(reader, backlog), true
+		if len(batch.Events) == 0 {
+			urgent = false
+			if batch, err = u.next(ctx, reader); err != nil {
+				return err
+			}
 		}
 		if len(batch.Events) == 0 {
 			continue // something asked to begin again
@@ -225,12 +234,13 @@ func (u *Uplink) send(ctx context.Context, nc *nats.Conn, js jetstream.JetStream
 		if err := u.limit.WaitN(ctx, min(len(msg.Data), burst)); err != nil {
 			return nil //nolint:nilerr // ctx ended
 		}
-		ack, err := js.PublishMsgAsync(msg)
+		var ack jetstream.PubAckFuture
+		ack, err = js.PublishMsgAsync(msg)
 		if err != nil {
 			u.begin("publish: " + err.Error())
 			return fmt.Errorf("publish events: %w", err)
 		}
-		s := sent{ack: ack, last: last, again: last.stream == top.stream && last.seq <= top.seq}
+		s := sent{ack: ack, last: last, again: urgent || last.stream == top.stream && last.seq <= top.seq, urgent: urgent}
 		if !s.again {
 			top = last
 		}
@@ -289,7 +299,11 @@ func (u *Uplink) collect(ctx context.Context, flight <-chan sent) {
 				u.begin("unexpected duplicate")
 				continue
 			}
-			u.ack(s.last)
+			if s.urgent {
+				u.urgent.Add(1)
+			} else {
+				u.ack(s.last)
+			}
 		case err := <-s.ack.Err():
 			u.refused.Add(1)
 			u.fail(fmt.Errorf("publish up to %d: %w", s.last.seq, err))

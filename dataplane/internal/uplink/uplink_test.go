@@ -400,3 +400,50 @@ func (f fakeAck) Ok() <-chan *jetstream.PubAck {
 }
 func (f fakeAck) Err() <-chan error { return nil }
 func (f fakeAck) Msg() *nats.Msg    { return nil }
+
+func TestSevereEventsOvertakeABacklog(t *testing.T) {
+	h := startHub(t, -1, t.TempDir(), "evt.1.7")
+	st := h.stream(t)
+	s := newSpool(t)
+	const waiting = 20_000
+	fill(t, s, waiting)
+	severe, err := s.Append(&eventv1.Event{Body: &eventv1.Event_Detection{Detection: &eventv1.Detection{Severity: eventv1.Severity_SEVERITY_CRITICAL}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill(t, s, 0)
+	u := run(t, Config{URL: h.url("box"), Spool: s})
+	flush(t, u)
+	waitFor(t, "the counted lane", func() bool { return u.Stats().Urgent >= 1 })
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dec.Close()
+	info, err := st.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := uint64(1); ; n++ {
+		if n > info.State.LastSeq/4 {
+			t.Fatalf("severe event %d is not among the first messages of %d", severe, info.State.LastSeq)
+		}
+		msg, err := st.GetMsg(t.Context(), n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := dec.DecodeAll(msg.Data, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		env := &eventv1.Envelope{}
+		if err := proto.Unmarshal(raw, env); err != nil {
+			t.Fatal(err)
+		}
+		if len(env.GetEvents()) == 1 && env.GetEvents()[0].GetSeq() == severe {
+			break
+		}
+	}
+	got, _ := stored(t, st)
+	wantAll(t, got, waiting+2)
+}

@@ -337,7 +337,7 @@ func assign(targets []Target, rings []Ring, salt string) error {
 	}
 	mix := func(c int32) uint64 {
 		h := fnv.New64a()
-		fmt.Fprintf(h, "%s %d", salt, c)
+		_, _ = fmt.Fprintf(h, "%s %d", salt, c)
 		return h.Sum64()
 	}
 	slices.SortFunc(clinics, func(a, b int32) int {

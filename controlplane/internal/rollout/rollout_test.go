@@ -287,7 +287,7 @@ func TestGoodPlanGoesRingByRingInQuietHours(t *testing.T) {
 		}
 		return n
 	}
-	ro := f.run(id, func(ro *Rollout) bool { return strings.Contains(ro.Detail, "quiet hours") })
+	f.run(id, func(ro *Rollout) bool { return strings.Contains(ro.Detail, "quiet hours") })
 	if reached() != 0 {
 		t.Errorf("%d boxes reached while the clinics are open", reached())
 	}
@@ -300,7 +300,7 @@ func TestGoodPlanGoesRingByRingInQuietHours(t *testing.T) {
 	if took := f.now.Sub(soak); took < 28*time.Minute || took > 32*time.Minute {
 		t.Errorf("the first ring held for %s", took)
 	}
-	ro = f.run(id, ended)
+	ro := f.run(id, ended)
 	if ro.State != Done || reached() != 5 {
 		t.Errorf("rollout is %s, %d boxes reached: %s", ro.State, reached(), ro.Detail)
 	}
@@ -410,7 +410,9 @@ func TestControlKnowsItsStates(t *testing.T) {
 	}
 	f.signatures("2", true)
 	for _, o := range []Order{
-		{Kind: "agent", Reason: "x"}, {Kind: Signature}, {Kind: Policy, Plan: "none", Reason: "x"},
+		{Kind: "agent", Reason: "x"},
+		{Kind: Signature},
+		{Kind: Policy, Plan: "none", Reason: "x"},
 		{Kind: Signature, Reason: "x", Spec: Spec{Rings: []Ring{{Percent: 50}, {Percent: 40}}}},
 		{Kind: Signature, Reason: "x", Spec: Spec{Rings: []Ring{{Clinics: []int32{999}}}}},
 		{Kind: Signature, Reason: "x", Spec: Spec{Rings: []Ring{{Clinics: f.clinics[:1]}, {Clinics: f.clinics[:1]}}}},

@@ -17,7 +17,7 @@ import (
 	"github.com/kadomori/kadomori/controlplane/internal/audit"
 )
 
-// ErrInvalid: an unknown name or a value that can't be printed; wrapped with which.
+// ErrInvalid says: an unknown name or a value that can't be printed; wrapped with which.
 var ErrInvalid = errors.New("setting is not valid")
 
 // Known are the names and what they mean.

@@ -128,7 +128,8 @@ type Packet struct {
 	// Reassembled is true for a packet rebuilt from IP fragments; Fragment for one that is a fragment itself.
 	Reassembled bool
 	Fragment    bool
-	// NoPayloadRules skips rules on Payload: true when the data is a retransmission or out of window.
+	// NoPayloadRules is true when the data is a retransmission or out of window: only rules that are about packets by
+	// their header or keywords look at Payload then.
 	NoPayloadRules bool
 	// StreamAdded is true when the payload, or a part of it, went into the reassembly: then rules without dsize, depth
 	// or offset look at the stream only.

@@ -322,9 +322,6 @@ func (c *crule) inspection() {
 			}
 		}
 	}
-	if p.any {
-		c.usePacket = true // what is not TCP has no stream
-	}
 }
 
 // weight of the buffers as a place for the fast pattern: how much a hit there tells, against how often it is scanned.

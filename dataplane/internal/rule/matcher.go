@@ -194,9 +194,6 @@ func (m *Matcher) collectPacket() {
 		}
 	}
 	payload := p.Payload
-	if p.NoPayloadRules {
-		payload = nil
-	}
 	if s := m.in.Stream; len(s) > 0 {
 		m.job(g.all, s)
 		m.job(narrow, s)
@@ -280,13 +277,7 @@ func (m *Matcher) packetRule(c *crule) (bool, Kind) {
 			return true, ByStream
 		}
 	}
-	if in.Packet.NoPayloadRules {
-		return false, ByPacket
-	}
-	if !c.usePacket && (in.Packet.StreamAdded || in.Packet.Proto != protoTCP && !c.r.head.proto.any || c.r.head.proto.streamOnly || c.r.flow.onlyStream) {
-		return false, ByPacket
-	}
-	if len(in.Packet.Payload) == 0 && c.fast != nil {
+	if !c.looksAtPacket(in.Packet) {
 		return false, ByPacket
 	}
 	for _, sec := range c.payload {
@@ -295,6 +286,25 @@ func (m *Matcher) packetRule(c *crule) (bool, Kind) {
 		}
 	}
 	return true, ByPacket
+}
+
+// looksAtPacket says whether the payload of this packet is the rule's business. A rule about the stream looks at packets
+// only while they don't become part of it.
+func (c *crule) looksAtPacket(p *Packet) bool {
+	if len(p.Payload) == 0 && c.fast != nil {
+		return false
+	}
+	switch {
+	case c.r.head.proto.streamOnly || c.r.flow.onlyStream:
+		return false
+	case p.Proto != protoTCP:
+		return true
+	case !c.useStream:
+		return true
+	case p.NoPayloadRules:
+		return false
+	}
+	return c.usePacket || !p.StreamAdded
 }
 
 func (m *Matcher) packetSection(sec *section) bool {

@@ -247,9 +247,9 @@ func (e *External) user(req *jwt.AuthorizationRequestClaims) (string, error) {
 	uc.Name = fmt.Sprintf("%d.%d", clinic, appliance)
 	uc.Audience = AccountAppliance
 	publish, inbox := permissions(clinic, appliance)
-	uc.Permissions.Pub.Allow.Add(publish)
-	uc.Permissions.Sub.Allow.Add(inbox)
-	uc.NatsLimits.Payload = MaxMessage + 4096
+	uc.Pub.Allow.Add(publish)
+	uc.Sub.Allow.Add(inbox)
+	uc.Limits.Payload = MaxMessage + 4096
 	uc.NatsLimits.Subs = 64
 	end := e.now().Add(answerFor)
 	if cert.NotAfter.Before(end) {

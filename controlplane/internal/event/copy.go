@@ -11,6 +11,7 @@ import (
 var columns = []string{
 	"clinic_id", "appliance_id", "stream_id", "seq", "t", "received_at", "kind", "severity", "category", "action", "certainty", "rule", "title",
 	"indicator", "count", "direction", "src_ip", "src_port", "dst_ip", "dst_port", "ip_proto", "app", "device_mac", "device_ip", "zone", "detail",
+	"clock_offset_ms",
 }
 
 var emptyDetail = []byte("{}")
@@ -58,6 +59,7 @@ func (c *copySource) Values() ([]any, error) {
 	if r.Detail != nil {
 		v[25] = r.Detail
 	}
+	v[26] = r.ClockOffset
 	return v, nil
 }
 

@@ -49,6 +49,8 @@ type Source struct {
 	Clinic, Appliance int32
 	Stream            [16]byte
 	Received          time.Time
+	// ClockOffset is box clock minus ours in milliseconds; nil: the box had not measured it.
+	ClockOffset *int32
 }
 
 // Row is one row of table event. Pointers and invalid addresses are NULL.

@@ -1,8 +1,6 @@
 package ingest
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -132,6 +130,14 @@ func (in *Ingest) write(ctx context.Context, b *batch) (*result, error) {
 	res := &result{}
 	err := pgx.BeginFunc(ctx, in.cfg.DB.Ingest, func(tx pgx.Tx) error {
 		*res = result{}
+		// The time of receipt is that of the transaction, so that a day is complete soon after its end: what waits for the database
+		// over midnight belongs to the day on which it got in.
+		received := in.now().UTC().Truncate(time.Microsecond)
+		for _, m := range b.messages {
+			for i := range m.items {
+				m.items[i].row.Received = received
+			}
+		}
 		known, err := in.boxesOf(ctx, tx, b)
 		if err != nil {
 			return err
@@ -286,10 +292,6 @@ func lockLedgers(ctx context.Context, tx pgx.Tx, b *batch, known map[int32]int32
 	return ledgers, readLedgers(ctx, tx, missing, ledgers)
 }
 
-func compareKeys(a, b key) int {
-	return cmp.Or(cmp.Compare(a.appliance, b.appliance), bytes.Compare(a.stream[:], b.stream[:]))
-}
-
 func readLedgers(ctx context.Context, tx pgx.Tx, keys []key, into map[key]*ledger) error {
 	appliances, streams := make([]int32, len(keys)), make([][16]byte, len(keys))
 	for i, k := range keys {
@@ -301,24 +303,7 @@ func readLedgers(ctx context.Context, tx pgx.Tx, keys []key, into map[key]*ledge
 	if err != nil {
 		return fmt.Errorf("lock ledger: %w", err)
 	}
-	var k key
-	var clinic int32
-	var got, declared, refused string
-	_, err = pgx.ForEachRow(rows, []any{&clinic, &k.appliance, &k.stream, &got, &declared, &refused}, func() error {
-		l := &ledger{clinic: clinic}
-		for _, f := range []struct {
-			text string
-			set  *event.Ranges
-		}{{got, &l.got}, {declared, &l.declared}, {refused, &l.refused}} {
-			var err error
-			if *f.set, err = event.ParseRanges(f.text); err != nil {
-				return fmt.Errorf("ledger of appliance %d: %w", k.appliance, err)
-			}
-		}
-		into[k] = l
-		return nil
-	})
-	if err != nil {
+	if err := collectLedgers(rows, into); err != nil {
 		return fmt.Errorf("lock ledger: %w", err)
 	}
 	return nil

@@ -3,6 +3,7 @@ package ingest
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 
@@ -29,8 +30,7 @@ type message struct {
 	items []item
 	// letters are what could not be read: the whole message, or events of it.
 	letters  []letter
-	refusals int    // by the database, of this message alone
-	offset   *int64 // box clock minus ours in ms, as the envelope says
+	refusals int // by the database, of this message alone
 }
 
 // item is an event that can be stored, or with bad set, one that can't but has a number.
@@ -83,7 +83,10 @@ func (in *Ingest) decode(m jetstream.Msg) (out *message) {
 		return out
 	}
 	out.src.Clinic, out.src.Appliance, out.src.Stream = clinic, appliance, [16]byte(env.GetStreamId())
-	out.offset = env.ClockOffsetMs
+	if env.ClockOffsetMs != nil {
+		ms := int32(max(math.MinInt32, min(math.MaxInt32, env.GetClockOffsetMs())))
+		out.src.ClockOffset = &ms
+	}
 	out.items = make([]item, 0, len(env.GetEvents()))
 	for i, e := range env.GetEvents() {
 		row, err := event.New(out.src, e)

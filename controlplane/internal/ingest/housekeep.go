@@ -18,10 +18,11 @@ const (
 	purgeEvery     = 10 * time.Second
 )
 
-// housekeep makes partitions ahead, looks at what fell outside of them, and takes what is committed out of the stream.
+// housekeep makes partitions ahead, keeps the rows of gaps, looks at what fell outside of them, and takes what is committed out of the stream.
 func (in *Ingest) housekeep(ctx context.Context) error {
-	purge, partition := time.NewTicker(purgeEvery), time.NewTicker(partitionEvery)
+	purge, partition, sweep := time.NewTicker(purgeEvery), time.NewTicker(partitionEvery), time.NewTicker(in.cfg.SweepInterval)
 	defer purge.Stop()
+	defer sweep.Stop()
 	defer partition.Stop()
 	for {
 		select {
@@ -30,6 +31,10 @@ func (in *Ingest) housekeep(ctx context.Context) error {
 		case <-partition.C:
 			if err := in.makePartitions(ctx); err != nil && ctx.Err() == nil {
 				in.log.Error("make partitions", "err", err)
+			}
+		case <-sweep.C:
+			if err := in.sweepGaps(ctx); err != nil && ctx.Err() == nil {
+				in.log.Warn("sweep", "err", err)
 			}
 		case <-purge.C:
 			if err := in.purge(ctx); err != nil && ctx.Err() == nil {

@@ -53,6 +53,8 @@ type Config struct {
 	OnCommitted func(clinic, appliance int32, stream [16]byte, through uint64)
 	// Workers is how many batches are written at the same time; 0 means 2.
 	Workers int
+	// SweepInterval is the time between two looks for gaps; a gap is told after two. 0 means 5 s.
+	SweepInterval time.Duration
 	// Metrics registers kadomori_ingest_*; nil registers nothing.
 	Metrics prometheus.Registerer
 	// Now is the clock; nil means time.Now.
@@ -98,6 +100,7 @@ func New(cfg Config) (*Ingest, error) {
 		return nil, fmt.Errorf("make ingest: %w", err)
 	}
 	cfg.Workers = cmp.Or(cfg.Workers, 2)
+	cfg.SweepInterval = cmp.Or(cfg.SweepInterval, sweepEvery)
 	if cfg.Log == nil {
 		cfg.Log = hclog.NewNullLogger()
 	}

@@ -75,7 +75,7 @@ func testContext(t *testing.T) context.Context {
 func (c *centre) start(t *testing.T) (stop func()) {
 	t.Helper()
 	cfg := ingest.Config{
-		DB: c.db, JetStream: c.js, Log: hclog.NewNullLogger(), Now: func() time.Time { return noon.Add(time.Minute) },
+		DB: c.db, JetStream: c.js, Log: hclog.NewNullLogger(), Now: func() time.Time { return noon.Add(time.Minute) }, SweepInterval: 50 * time.Millisecond,
 		OnCommitted: func(_, _ int32, stream [16]byte, through uint64) {
 			c.mu.Lock()
 			defer c.mu.Unlock()

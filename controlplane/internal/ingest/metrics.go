@@ -10,7 +10,7 @@ type metrics struct {
 	stored, duplicates, refused, letters, failed, holes prometheus.Counter
 	seconds, lag                                        prometheus.Histogram
 	batch                                               prometheus.Histogram
-	outside, pending, streamBytes                       prometheus.Gauge
+	outside, pending, streamBytes, gaps                 prometheus.Gauge
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -34,11 +34,12 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		lag:         histogram("lag_seconds", "Age of a batch's oldest event when it was committed, by box time.", prometheus.ExponentialBuckets(0.01, 3, 16)),
 		batch:       histogram("batch_events", "Events of one transaction.", prometheus.ExponentialBuckets(1, 4, 9)),
 		outside:     gauge("events_outside_partitions", "Events with absurd times, counted to 1000."),
+		gaps:        gauge("open_gaps", "Confirmed ranges of missing events."),
 		pending:     gauge("pending_messages", "Messages in the stream that are not committed yet."),
 		streamBytes: gauge("stream_bytes", "Size of the stream."),
 	}
 	if r != nil {
-		r.MustRegister(m.stored, m.duplicates, m.refused, m.letters, m.failed, m.holes, m.seconds, m.lag, m.batch, m.outside, m.pending, m.streamBytes)
+		r.MustRegister(m.stored, m.duplicates, m.refused, m.letters, m.failed, m.holes, m.seconds, m.lag, m.batch, m.outside, m.gaps, m.pending, m.streamBytes)
 	}
 	return m
 }

@@ -22,7 +22,23 @@ type rollup struct {
 	devices  map[deviceKey]*device
 	traffic  map[trafficKey]*traffic
 	coverage map[coverageKey]*coverage
+	findings map[findingKey]*finding
 }
+
+type findingKey struct {
+	clinic                      int32
+	day                         string // Japan time, as PostgreSQL writes a date
+	kind, rule, title, category string
+	severity                    int16
+	action                      string
+}
+
+type finding struct{ events, count int64 }
+
+// japan has no summer time since 1951; the report's calendar is its.
+var japan = time.FixedZone("JST", 9*60*60)
+
+func dayOf(t time.Time) string { return t.In(japan).Format(time.DateOnly) }
 
 type deviceKey struct {
 	clinic int32
@@ -53,7 +69,10 @@ type coverageKey struct {
 type coverage struct{ reported, unprotected, seen, lost, clear, name, opaque int64 }
 
 func newRollup() *rollup {
-	return &rollup{devices: map[deviceKey]*device{}, traffic: map[trafficKey]*traffic{}, coverage: map[coverageKey]*coverage{}}
+	return &rollup{
+		devices: map[deviceKey]*device{}, traffic: map[trafficKey]*traffic{}, coverage: map[coverageKey]*coverage{},
+		findings: map[findingKey]*finding{},
+	}
 }
 
 // add takes one event that was accepted for the first time; event.New has found its intervals sane.
@@ -67,6 +86,17 @@ func (r *rollup) add(row *event.Row, e *eventv1.Event) {
 			}
 		}
 		r.device(row.Clinic, [6]byte(row.MAC), row.DeviceIP, row.Zone, row.Hostname, source, first, last)
+	}
+	switch row.Kind {
+	case event.KindAlert, event.KindDetection, event.KindBlock:
+		k := findingKey{row.Clinic, dayOf(row.T), row.Kind, row.Rule, row.Title, row.Category, row.Severity, row.Action}
+		f := r.findings[k]
+		if f == nil {
+			f = &finding{}
+			r.findings[k] = f
+		}
+		f.events++
+		f.count += int64(row.Count)
 	}
 	switch b := e.GetBody().(type) {
 	case *eventv1.Event_Traffic:
@@ -184,6 +214,9 @@ func (r *rollup) write(ctx context.Context, tx pgx.Tx) error {
 	if err := r.writeCoverage(ctx, tx); err != nil {
 		return fmt.Errorf("write coverage: %w", err)
 	}
+	if err := r.writeFindings(ctx, tx); err != nil {
+		return fmt.Errorf("write findings: %w", err)
+	}
 	return nil
 }
 
@@ -254,6 +287,42 @@ func (r *rollup) writeTraffic(ctx context.Context, tx pgx.Tx) error {
 		ON CONFLICT (clinic_id, hour, app, device_mac, zone, visibility) DO UPDATE SET bytes_in = t.bytes_in + excluded.bytes_in,
 		  bytes_out = t.bytes_out + excluded.bytes_out, packets = t.packets + excluded.packets, flows = t.flows + excluded.flows`,
 		clinics, hours, apps, macs, zones, visible, in, out, packets, flows)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `INSERT INTO traffic_daily AS t (clinic_id, day, app, device_mac, zone, visibility, bytes_in, bytes_out, packets, flows)
+		SELECT c, (h AT TIME ZONE 'Asia/Tokyo')::date, a, m, z, v, sum(i), sum(o), sum(p), sum(f)
+		FROM unnest($1::int4[], $2::timestamptz[], $3::text[], $4::macaddr[], $5::text[], $6::text[], $7::int8[], $8::int8[], $9::int8[], $10::int8[])
+		     AS n (c, h, a, m, z, v, i, o, p, f) GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3, 4, 5, 6
+		ON CONFLICT (clinic_id, day, app, device_mac, zone, visibility) DO UPDATE SET bytes_in = t.bytes_in + excluded.bytes_in,
+		  bytes_out = t.bytes_out + excluded.bytes_out, packets = t.packets + excluded.packets, flows = t.flows + excluded.flows`,
+		clinics, hours, apps, macs, zones, visible, in, out, packets, flows)
+	return err
+}
+
+func (r *rollup) writeFindings(ctx context.Context, tx pgx.Tx) error {
+	if len(r.findings) == 0 {
+		return nil
+	}
+	keys := sorted(r.findings, func(a, b findingKey) int {
+		return cmp.Or(cmp.Compare(a.clinic, b.clinic), cmp.Compare(a.day, b.day), cmp.Compare(a.kind, b.kind), cmp.Compare(a.rule, b.rule),
+			cmp.Compare(a.title, b.title), cmp.Compare(a.category, b.category), cmp.Compare(a.severity, b.severity), cmp.Compare(a.action, b.action))
+	})
+	n := len(keys)
+	clinics, days, kinds, rules, titles := make([]int32, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	categories, severities, actions, events, counts := make([]string, n), make([]int16, n), make([]string, n), make([]int64, n), make([]int64, n)
+	for i, k := range keys {
+		f := r.findings[k]
+		clinics[i], days[i], kinds[i], rules[i], titles[i] = k.clinic, k.day, k.kind, k.rule, k.title
+		categories[i], severities[i], actions[i], events[i], counts[i] = k.category, k.severity, k.action, f.events, f.count
+	}
+	_, err := tx.Exec(ctx, `INSERT INTO finding_daily AS f (clinic_id, day, kind, rule, title, category, severity, action, events, count)
+		SELECT c, d::date, k, r, t, g, s, a, e, n
+		FROM unnest($1::int4[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int2[], $8::text[], $9::int8[], $10::int8[])
+		     AS u (c, d, k, r, t, g, s, a, e, n)
+		ON CONFLICT (clinic_id, day, kind, rule, title, category, severity, action) DO UPDATE SET events = f.events + excluded.events,
+		  count = f.count + excluded.count`,
+		clinics, days, kinds, rules, titles, categories, severities, actions, events, counts)
 	return err
 }
 

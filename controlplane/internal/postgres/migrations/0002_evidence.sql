@@ -4,6 +4,8 @@
 -- Box clock minus ours in milliseconds as the box knew it when it sent the event; NULL: not measured yet.
 ALTER TABLE event ADD COLUMN clock_offset_ms int;
 -- Rows lie in the order of their receipt: a day of receipt is found in every partition by a few pages.
+-- Few rows; the sweep for gaps asks for them every few seconds.
+CREATE INDEX event_stream ON event (appliance_id, stream_id) WHERE kind IN ('stream_start','spool_gap');
 CREATE INDEX event_received ON event USING brin (received_at);
 
 -- A range of numbers that is missing. A hole must be seen twice by the sweep (some seconds) before it is confirmed: batches that are

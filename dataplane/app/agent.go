@@ -274,7 +274,7 @@ func (a *agent) startPolicy() error {
 	}
 	m, err := policy.New(policy.Config{
 		Dir: a.cfg.bundleDir(), ApplianceID: id.Appliance(), Keys: id.BundleKeys, Apply: a.apply, Changed: a.policyChanged,
-		Fetch: a.fetch, Options: opt, Log: a.log,
+		Fetch: a.fetch, Options: opt, Test: detectSynthetic, Probe: a.probe, Grace: time.Duration(a.cfg.Management.RevertAfter), Log: a.log,
 	})
 	if err != nil {
 		return err
@@ -519,6 +519,7 @@ func (a *agent) talk(ctx context.Context, id *enrol.Identity) error {
 	ctx, cancel := context.WithCancel(ctx)
 	g := newGroup(ctx, func(err error) { failed.CompareAndSwap(nil, &err); cancel() })
 	g.start("fleet", fc.Run)
+	g.start("policy", a.policy.Run)
 	g.start("uplink", up.Run)
 	g.start("certificate renewal", (&enrol.Renewer{Identity: id, Log: a.log}).Run)
 	<-ctx.Done()
@@ -546,6 +547,17 @@ func (a *agent) fetch(ctx context.Context, digest [32]byte, offset, size uint64,
 		return errors.New("fetch bundle: the control plane is not connected")
 	}
 	return fc.Fetch(ctx, digest, offset, size, w)
+}
+
+// probe reaches the control plane over a connection made anew.
+func (a *agent) probe(ctx context.Context) error {
+	a.mu.Lock()
+	fc := a.fleet
+	a.mu.Unlock()
+	if fc == nil {
+		return errors.New("the control plane is not connected yet")
+	}
+	return fc.Probe(ctx)
 }
 
 func (a *agent) policyChanged() {

@@ -85,6 +85,8 @@ type Management struct {
 	NATSURL      string `yaml:"nats_url"`
 	// MaxBytesPerSecond bounds the events' bandwidth until a policy says otherwise; 0 means 262144.
 	MaxBytesPerSecond uint64 `yaml:"max_bytes_per_second"`
+	// RevertAfter is how long a new bundle may keep the control plane out of reach before the box goes back; 0 means 5m.
+	RevertAfter Duration `yaml:"revert_after"`
 	// ReportEvery is the time between two reports of state; 0 means 1m.
 	ReportEvery Duration `yaml:"report_every"`
 }

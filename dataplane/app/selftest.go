@@ -44,7 +44,7 @@ func (a *agent) selfTests(ctx context.Context) error {
 // the outcome as an event. It is never counted as a threat.
 func (a *agent) runSelfTest() selfTestResult {
 	res := selfTestResult{Time: time.Now()}
-	err := guard(func() error { return a.detectSynthetic() })
+	err := guard(func() error { return detectSynthetic(a.inForce.Load()) })
 	res.Passed = err == nil
 	res.Detail = "the made packet was matched by the rules in force"
 	if err != nil {
@@ -56,8 +56,9 @@ func (a *agent) runSelfTest() selfTestResult {
 	return res
 }
 
-func (a *agent) detectSynthetic() error {
-	c := a.inForce.Load()
+// detectSynthetic says whether a compiled policy with its rules matches the made packet. Package policy calls it before it
+// activates a bundle.
+func detectSynthetic(c *policy.Compiled) error {
 	if c == nil || c.Rules == nil {
 		return fmt.Errorf("no rules are in force")
 	}

@@ -76,29 +76,35 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	creds := plainCredentials()
-	if cfg.TLS != nil {
-		creds = credentials.NewTLS(cfg.TLS)
+	c := &Client{cfg: cfg, log: cfg.Log.Named("fleet"), latest: make(chan *fleetv1.WatchResponse, 1), poke: make(chan struct{}, 1)}
+	conn, err := c.dial()
+	if err != nil {
+		return nil, err
 	}
-	conn, err := grpc.NewClient(cfg.Address,
+	c.conn, c.api = conn, fleetv1.NewFleetServiceClient(conn)
+	c.since.Store(time.Now().UnixNano())
+	return c, nil
+}
+
+func (c *Client) dial() (*grpc.ClientConn, error) {
+	creds := plainCredentials()
+	if c.cfg.TLS != nil {
+		creds = credentials.NewTLS(c.cfg.TLS)
+	}
+	conn, err := grpc.NewClient(c.cfg.Address,
 		grpc.WithTransportCredentials(creds),
 		// Shorter than the idle timers of address translators; the server allows one every 20 s.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 20 * time.Second, PermitWithoutStream: true}),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: time.Second, Multiplier: 1.6, Jitter: 0.5, MaxDelay: cfg.BackoffMax},
+			Backoff:           backoff.Config{BaseDelay: time.Second, Multiplier: 1.6, Jitter: 0.5, MaxDelay: c.cfg.BackoffMax},
 			MinConnectTimeout: 10 * time.Second,
 		}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<20)),
 	)
 	if err != nil {
-		return nil, fmt.Errorf("open connection to %s: %w", cfg.Address, err)
+		return nil, fmt.Errorf("open connection to %s: %w", c.cfg.Address, err)
 	}
-	c := &Client{
-		cfg: cfg, log: cfg.Log.Named("fleet"), conn: conn, api: fleetv1.NewFleetServiceClient(conn),
-		latest: make(chan *fleetv1.WatchResponse, 1), poke: make(chan struct{}, 1),
-	}
-	c.since.Store(time.Now().UnixNano())
-	return c, nil
+	return conn, nil
 }
 
 // Close ends the connection, after Run has returned.
@@ -270,19 +276,40 @@ func (c *Client) reportLoop(ctx context.Context) {
 func (c *Client) ReportOnce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	req := &fleetv1.ReportStateRequest{}
-	if c.cfg.State != nil {
-		req = c.cfg.State()
-	}
-	req.Revision, req.AgentVersion, req.BoxTime = c.worked.Load(), c.cfg.Version, timestamppb.New(c.cfg.Now())
 	began := time.Now()
-	res, err := c.api.ReportState(ctx, req)
+	res, err := c.api.ReportState(ctx, c.report())
 	if err != nil {
 		return fmt.Errorf("report state: %w", err)
 	}
 	c.measure(res.GetServerTime(), time.Since(began))
 	c.committed(res.GetCommitted())
 	return nil
+}
+
+// Probe reports over a connection made anew: it says whether the control plane can be reached under the policy in force, which
+// an old connection does not.
+func (c *Client) Probe(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	conn, err := c.dial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // nothing in flight
+	if _, err := fleetv1.NewFleetServiceClient(conn).ReportState(ctx, c.report(), grpc.WaitForReady(true)); err != nil {
+		return fmt.Errorf("reach the control plane: %s", status.Convert(err).Message())
+	}
+	return nil
+}
+
+// report is the state of now.
+func (c *Client) report() *fleetv1.ReportStateRequest {
+	req := &fleetv1.ReportStateRequest{}
+	if c.cfg.State != nil {
+		req = c.cfg.State()
+	}
+	req.Revision, req.AgentVersion, req.BoxTime = c.worked.Load(), c.cfg.Version, timestamppb.New(c.cfg.Now())
+	return req
 }
 
 // Fetch gets the content of a bundle into w, which holds offset bytes of it already, and checks nothing but the length: the

@@ -38,6 +38,14 @@ type Config struct {
 	Fetch func(ctx context.Context, digest [sha256.Size]byte, offset, size uint64, w io.Writer) error
 	// Apply makes what was compiled the running policy, all or nothing.
 	Apply func(*Compiled) error
+	// Test replays a self-test on what was compiled, before it is applied; nil: none.
+	Test func(*Compiled) error
+	// Probe reaches the control plane over a connection made anew; nil: bundles are not put on trial.
+	Probe func(context.Context) error
+	// Grace is how long a new bundle may keep the control plane out of reach before the box goes back; 0 means 5 minutes.
+	Grace time.Duration
+	// GiveUp is how long a bundle that was given up is not tried again, the first time; 0 means 1 hour, doubled each time.
+	GiveUp time.Duration
 	// Changed is called after each activation and refusal; nil: nothing to do.
 	Changed func()
 	Options Options
@@ -52,7 +60,8 @@ type Manager struct {
 	log   hclog.Logger
 	store store
 
-	work sync.Mutex // one change at a time
+	work   sync.Mutex  // one change at a time
+	trials chan *trial // room for one
 
 	mu       sync.Mutex
 	slots    map[bundlev1.Kind]*slot
@@ -77,6 +86,8 @@ func New(cfg Config) (*Manager, error) {
 	case cfg.Keys == nil || cfg.Apply == nil:
 		return nil, errors.New("new policy manager: Keys and Apply are required")
 	}
+	cfg.Grace = cmp.Or(cfg.Grace, 5*time.Minute)
+	cfg.GiveUp = cmp.Or(cfg.GiveUp, time.Hour)
 	if cfg.Log == nil {
 		cfg.Log = hclog.NewNullLogger()
 	}
@@ -84,7 +95,7 @@ func New(cfg Config) (*Manager, error) {
 		cfg.Now = time.Now
 	}
 	return &Manager{
-		cfg: cfg, log: cfg.Log.Named("policy"), store: store{cfg.Dir},
+		cfg: cfg, log: cfg.Log.Named("policy"), store: store{cfg.Dir}, trials: make(chan *trial, 1),
 		slots: map[bundlev1.Kind]*slot{bundlev1.Kind_KIND_POLICY: {}, bundlev1.Kind_KIND_SIGNATURE: {}},
 	}, nil
 }
@@ -129,6 +140,7 @@ func (m *Manager) Start() error {
 					m.activated(c)
 				}
 			}
+			m.resumeTrial()
 			m.log.Info("policy in force", "policy", p.version(), "signature", s.version())
 			return nil
 		}
@@ -196,6 +208,12 @@ func (m *Manager) apply(p *policyv1.Policy, s *signaturev1.Signatures) error {
 	c, err := Compile(p, s, m.cfg.Options)
 	if err != nil {
 		return err
+	}
+	if m.cfg.Test != nil {
+		if err := m.cfg.Test(c); err != nil {
+			c.Rules.Close()
+			return fmt.Errorf("self-test: %w", err)
+		}
 	}
 	if err := m.cfg.Apply(c); err != nil {
 		if c.Rules != nil {
@@ -283,6 +301,9 @@ func (m *Manager) take(ctx context.Context, env *bundlev1.Envelope, man *bundlev
 	if err := sign.Check(man, m.cfg.ApplianceID, s.active.GetVersion(), m.cfg.Now()); err != nil {
 		return false, err
 	}
+	if err := m.allowed(man); err != nil {
+		return false, err
+	}
 	if len(man.GetSha256()) != sha256.Size {
 		return false, fmt.Errorf("manifest's digest has %d bytes, want %d", len(man.GetSha256()), sha256.Size)
 	}
@@ -304,7 +325,11 @@ func (m *Manager) take(ctx context.Context, env *bundlev1.Envelope, man *bundlev
 	if err := m.try(pol, sig); err != nil {
 		return false, err
 	}
-	if err := m.store.put(c.kind, c.stored); err != nil {
+	err = m.beginTrial(man)
+	if err == nil {
+		err = m.store.put(c.kind, c.stored)
+	}
+	if err != nil {
 		// It runs, but would be gone after a restart: that is not what the control plane wants to hear. Go back.
 		if before != nil {
 			if rerr := m.apply(before.Policy, before.Signatures); rerr != nil {

@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,6 +42,9 @@ type world struct {
 	refuse  error
 	cut     int // bytes after which a fetch fails; 0: never
 	mangle  bool
+	probe   func(context.Context) error
+	test    func(*Compiled) error
+	now     time.Time
 }
 
 func newWorld(t *testing.T) *world {
@@ -62,7 +67,13 @@ func (w *world) manager() *Manager {
 			w.applied = append(w.applied, c)
 			return nil
 		},
-		Options: Options{Inline: true},
+		Options: Options{Inline: true}, Probe: w.probe, Test: w.test, Grace: 60 * time.Millisecond, GiveUp: time.Minute,
+		Now: func() time.Time {
+			if w.now.IsZero() {
+				return time.Now()
+			}
+			return w.now
+		},
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -395,6 +406,145 @@ func FuzzCompile(f *testing.F) {
 		c, err := Compile(p, s, Options{})
 		if err == nil {
 			c.Rules.Close()
+		}
+	})
+}
+
+// watchOver runs the manager's trials until the test ends.
+func watchOver(t *testing.T, m *Manager) func() {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- m.Run(ctx) }()
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(20 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-deadline.C:
+			t.Fatalf("no %s within 20 s", what)
+		case <-tick.C:
+		}
+	}
+}
+
+func TestBundleThatCutsTheControlPlaneOffIsGivenUp(t *testing.T) {
+	w := newWorld(t)
+	var cut atomic.Bool
+	w.probe = func(context.Context) error {
+		if cut.Load() {
+			return errors.New("no route")
+		}
+		return nil
+	}
+	m := w.manager()
+	stop := watchOver(t, m)
+	defer func() { stop() }()
+	m.Desired(t.Context(), 1, []*bundlev1.Envelope{w.bundle(bundlev1.Kind_KIND_POLICY, 5, pol("good"))})
+	waitFor(t, "confirmation", func() bool { _, err := os.Stat(m.trialPath()); return errors.Is(err, fs.ErrNotExist) })
+	cut.Store(true)
+	bad := w.bundle(bundlev1.Kind_KIND_POLICY, 6, pol("cuts the line"))
+	m.Desired(t.Context(), 2, []*bundlev1.Envelope{bad})
+	if m.Current().Policy.GetClinicName() != "cuts the line" {
+		t.Fatal("the bundle was not tried")
+	}
+	waitFor(t, "the way back", func() bool { active, _ := w.state(m, bundlev1.Kind_KIND_POLICY); return active == 5 })
+	if _, reason := w.state(m, bundlev1.Kind_KIND_POLICY); !strings.Contains(reason, "not reached") || !strings.Contains(reason, "version 5") {
+		t.Errorf("reason %q", reason)
+	}
+	if m.Current().Policy.GetClinicName() != "good" {
+		t.Errorf("%q in force", m.Current().Policy.GetClinicName())
+	}
+	cut.Store(false)
+	m.Desired(t.Context(), 3, []*bundlev1.Envelope{bad})
+	if active, reason := w.state(m, bundlev1.Kind_KIND_POLICY); active != 5 || !strings.Contains(reason, "tried again after") {
+		t.Errorf("the same bundle at once: active %d, %q", active, reason)
+	}
+	stop()
+	m = w.manager()
+	stop = watchOver(t, m)
+	if m.Current().Policy.GetClinicName() != "good" {
+		t.Errorf("after a restart %q is in force", m.Current().Policy.GetClinicName())
+	}
+	m.Desired(t.Context(), 4, []*bundlev1.Envelope{w.bundle(bundlev1.Kind_KIND_POLICY, 7, pol("mended"))})
+	if active, _ := w.state(m, bundlev1.Kind_KIND_POLICY); active != 7 {
+		t.Error("a newer bundle was not taken at once")
+	}
+	w.now = time.Now().Add(2 * time.Minute)
+	m.Desired(t.Context(), 5, []*bundlev1.Envelope{w.bundle(bundlev1.Kind_KIND_POLICY, 8, pol("cuts the line"))})
+	if active, reason := w.state(m, bundlev1.Kind_KIND_POLICY); active != 8 {
+		t.Errorf("after the wait: active %d, %q", active, reason)
+	}
+}
+
+func TestTrialOutlivesAPowerCut(t *testing.T) {
+	w := newWorld(t)
+	w.probe = func(context.Context) error { return errors.New("no route") }
+	m := w.manager() // no Run: the power goes before the trial ends
+	m.Desired(t.Context(), 1, []*bundlev1.Envelope{w.bundle(bundlev1.Kind_KIND_POLICY, 5, pol("on trial"))})
+	m = w.manager()
+	if m.Current().Policy.GetClinicName() != "on trial" {
+		t.Fatal("the bundle on trial is gone after a restart")
+	}
+	stop := watchOver(t, m)
+	defer stop()
+	waitFor(t, "the way back", func() bool { active, _ := w.state(m, bundlev1.Kind_KIND_POLICY); return active == 0 })
+	if m.Current().Policy.GetClinicName() != "" {
+		t.Errorf("%q in force, want the built-in policy", m.Current().Policy.GetClinicName())
+	}
+}
+
+func TestBundleThatFailsItsSelfTestIsRefused(t *testing.T) {
+	w := newWorld(t)
+	m := w.manager()
+	m.cfg.Test = func(c *Compiled) error {
+		if c.Policy.GetClinicName() == "blind" {
+			return errors.New("rule 2199000001 did not match")
+		}
+		return nil
+	}
+	m.Desired(t.Context(), 1, []*bundlev1.Envelope{w.bundle(bundlev1.Kind_KIND_POLICY, 5, pol("seeing"))})
+	m.Desired(t.Context(), 2, []*bundlev1.Envelope{w.bundle(bundlev1.Kind_KIND_POLICY, 6, pol("blind"))})
+	if active, reason := w.state(m, bundlev1.Kind_KIND_POLICY); active != 5 || !strings.Contains(reason, "self-test") || m.Current().Policy.GetClinicName() != "seeing" {
+		t.Errorf("active %d, %q", active, reason)
+	}
+}
+
+// FuzzDesired feeds hostile envelopes as the network could bring them.
+func FuzzDesired(f *testing.F) {
+	pub, key, _ := ed25519.GenerateKey(rand.Reader)
+	env, _ := sign.Sign(key, &bundlev1.Manifest{Kind: bundlev1.Kind_KIND_POLICY, Version: 1, Size: 3, Audience: sign.Fleet})
+	good, _ := proto.Marshal(env)
+	f.Add(good)
+	f.Add([]byte{})
+	f.Add([]byte{0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		env := &bundlev1.Envelope{}
+		if proto.Unmarshal(b, env) != nil {
+			return
+		}
+		m, err := New(Config{
+			Dir: t.TempDir(), ApplianceID: appliance, Keys: func() []ed25519.PublicKey { return []ed25519.PublicKey{pub} },
+			Apply: func(*Compiled) error { return nil },
+			Fetch: func(context.Context, [32]byte, uint64, uint64, io.Writer) error { return errors.New("away") },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Desired(t.Context(), 1, []*bundlev1.Envelope{env})
+		if v := m.Version(bundlev1.Kind_KIND_POLICY); v != 0 {
+			t.Errorf("version %d became active", v)
 		}
 	})
 }

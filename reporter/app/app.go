@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kadomori/kadomori/reporter/data"
+	"github.com/kadomori/kadomori/reporter/internal/checklist"
 	"github.com/kadomori/kadomori/reporter/internal/month"
 	"github.com/kadomori/kadomori/reporter/internal/page"
 	"github.com/kadomori/kadomori/reporter/internal/query"
@@ -103,6 +104,9 @@ func validateCommand(load func() (Config, error), stdout io.Writer) *cobra.Comma
 			if _, err := wording.Load(data.Files); err != nil {
 				return err
 			}
+			if _, err := checklist.Load(data.Files); err != nil {
+				return err
+			}
 			if _, err := render.NewHTML(data.Files); err != nil {
 				return err
 			}
@@ -131,12 +135,13 @@ func version() string {
 
 // Reporter makes reports from a database.
 type Reporter struct {
-	pool *pgxpool.Pool
-	w    *wording.Set
-	html *render.HTML
-	pdf  *render.PDF
-	now  func() time.Time
-	log  hclog.Logger
+	pool  *pgxpool.Pool
+	w     *wording.Set
+	html  *render.HTML
+	packs []checklist.Pack
+	pdf   *render.PDF
+	now   func() time.Time
+	log   hclog.Logger
 }
 
 // NewReporter connects and reads the data files. Close it.
@@ -150,6 +155,9 @@ func NewReporter(ctx context.Context, cfg Config) (*Reporter, error) {
 	}
 	r := &Reporter{now: cfg.now, log: cfg.Logger}
 	if r.w, err = wording.Load(data.Files); err != nil {
+		return nil, err
+	}
+	if r.packs, err = checklist.Load(data.Files); err != nil {
 		return nil, err
 	}
 	if r.html, err = render.NewHTML(data.Files); err != nil {
@@ -193,7 +201,10 @@ func (r *Reporter) Make(ctx context.Context, clinic int32, m month.Month) (*Repo
 func (r *Reporter) make(ctx context.Context, db query.Beginner, clinic int32, m month.Month) (*Report, error) {
 	// The second is all that the file's dates hold.
 	now := r.now().Truncate(time.Second)
-	facts, err := query.Facts(ctx, db, clinic, m, query.Options{Now: now, Holidays: r.w.Holidays, CareWords: r.w.CareWords})
+	facts, err := query.Facts(ctx, db, clinic, m, query.Options{
+		Now: now, Holidays: r.w.Holidays, CareWords: r.w.CareWords,
+		RemoteApps: r.w.Using("remote"), UpdateApps: r.w.Using("update"),
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +213,7 @@ func (r *Reporter) make(ctx context.Context, db query.Beginner, clinic int32, m 
 
 // print makes documents out of facts.
 func (r *Reporter) print(ctx context.Context, facts *month.Facts) (*Report, error) {
-	p, err := page.Build(facts, r.w, r.html.CSS())
+	p, err := page.Build(facts, r.w, r.packs, r.html.CSS())
 	if err != nil {
 		return nil, err
 	}

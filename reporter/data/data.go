@@ -7,5 +7,5 @@ import "embed"
 
 // Files is the whole of it.
 //
-//go:embed wording template
+//go:embed wording template checklist
 var Files embed.FS

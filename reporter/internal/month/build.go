@@ -40,6 +40,8 @@ func (b *Builder) Facts() (*Facts, error) {
 	f.Attacks = b.attacks(bk, int(f.Infected.Count.N))
 	f.Trend = b.trend(bk, f)
 	f.Traffic = b.traffic(bk, &f.Coverage)
+	f.Ledger = b.devicesLedger(bk, f)
+	f.Outside = b.outside(bk, f)
 	b.judge(f)
 	f.Asks = b.asks(f)
 	f.Evidence = bk.entries

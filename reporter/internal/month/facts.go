@@ -56,6 +56,8 @@ type Facts struct {
 	Attacks  AttackFacts   `json:"attacks"`
 	Trend    []TrendFacts  `json:"trend"` // twelve months, the report's own last
 	Traffic  TrafficFacts  `json:"traffic"`
+	Ledger   LedgerFacts   `json:"ledger"`
+	Outside  OutsideFacts  `json:"outside"`
 	Asks     []Ask         `json:"asks"`
 	Evidence []Evidence    `json:"evidence"`
 }
@@ -258,6 +260,45 @@ type TopDevice struct {
 	Bytes Num   `json:"bytes"`
 	In    int64 `json:"in"`
 	Out   int64 `json:"out"`
+}
+
+// LedgerFacts is the page about devices. Guests are not counted.
+type LedgerFacts struct {
+	Observed   Num `json:"observed"`   // seen in the month
+	Registered Num `json:"registered"` // of these, with a name given by the clinic
+	New        Num `json:"new"`        // of these, first seen in the month
+	Unseen     Num `json:"unseen"`     // known, not seen for 30 days or more at the end
+	Updating   Num `json:"updating"`   // of the observed, with traffic to update services
+	// FirstMonth: observation began in this month, so everything is new.
+	FirstMonth bool           `json:"first_month"`
+	Unnamed    []LedgerDevice `json:"unnamed"`     // observed without a name from the clinic, newest first, at most 12
+	NewDevices []LedgerDevice `json:"new_devices"` // at most 12; empty in the first month
+	Gone       []LedgerDevice `json:"gone"`        // unseen, longest first, at most 12
+}
+
+// LedgerDevice is a line of the page about devices.
+type LedgerDevice struct {
+	Identity
+	Hostname string `json:"hostname"`
+	First    string `json:"first"`
+	Last     string `json:"last"`
+}
+
+// OutsideFacts is the page about what reaches in from outside and across zones.
+type OutsideFacts struct {
+	Remote  []RemoteFacts `json:"remote"`  // most traffic first, at most 12
+	Crossed Num           `json:"crossed"` // attempts against the zones' rules
+	Stopped Num           `json:"stopped"`
+	Passed  Num           `json:"passed"`
+}
+
+// RemoteFacts is remote control or a tunnel by one device.
+type RemoteFacts struct {
+	Identity
+	App   string `json:"app"`
+	Bytes Num    `json:"bytes"`
+	First string `json:"first"`
+	Last  string `json:"last"`
 }
 
 // Ask is a request to the clinic.

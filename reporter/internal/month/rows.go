@@ -144,6 +144,15 @@ type TrafficZone struct {
 	In, Out, Rows int64
 }
 
+// TrafficUse is the sum of report_traffic over the month by device for the applications that have a use.
+type TrafficUse struct {
+	App           string
+	MAC           MAC
+	Zone          string
+	In, Out, Rows int64
+	First, Last   time.Time // hours
+}
+
 // PastFindings is the sum of report_finding over one earlier month.
 type PastFindings struct {
 	Month            Month
@@ -180,8 +189,11 @@ type Input struct {
 	Apps, AppsWas []TrafficApp
 	TopDevices    []TrafficDevice
 	Zones         []TrafficZone
+	Uses          []TrafficUse
 	Past          []PastMonth
 	PastFindings  []PastFindings
 	// Holidays are dates as "2026-11-03"; CareWords are lower-case parts of names of things care depends on.
 	Holidays, CareWords []string
+	// RemoteApps and UpdateApps are names of the appliance's vocabulary; Uses holds rows of these only.
+	RemoteApps, UpdateApps []string
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kadomori/kadomori/reporter/internal/checklist"
 	"github.com/kadomori/kadomori/reporter/internal/month"
 	"github.com/kadomori/kadomori/reporter/internal/wording"
 )
@@ -42,6 +43,8 @@ type Page struct {
 	Coverage                                                                                     Coverage
 	Appendix                                                                                     Appendix
 	Numbers                                                                                      Numbers
+	Ledger                                                                                       Ledger
+	Checklist                                                                                    Checklist
 	Colophon                                                                                     Colophon
 }
 
@@ -86,7 +89,7 @@ type maker struct {
 }
 
 // Build makes the page. The error names the sentence that is missing.
-func Build(f *month.Facts, w *wording.Set, css string) (*Page, error) {
+func Build(f *month.Facts, w *wording.Set, packs []checklist.Pack, css string) (*Page, error) {
 	m, err := month.Parse(f.Month)
 	if err != nil {
 		return nil, fmt.Errorf("build page: %w", err)
@@ -122,6 +125,8 @@ func Build(f *month.Facts, w *wording.Set, css string) (*Page, error) {
 	p.Attacks = k.attacks()
 	p.Traffic = k.traffic()
 	p.Coverage = k.coverage()
+	p.Ledger = k.ledger()
+	p.Checklist = k.checklist(packs)
 	p.Numbers = k.numbers()
 	p.Appendix = k.appendix()
 	p.Colophon = Colophon{
@@ -132,7 +137,7 @@ func Build(f *month.Facts, w *wording.Set, css string) (*Page, error) {
 	if f.Verdict == month.Hold {
 		p.Legend = k.say("scope.legend_hold")
 	}
-	p.TOC = []Link{{"summary", "今月のまとめ"}, {"infected", "感染端末"}, {"attacks", "攻撃検知"}, {"traffic", "通信の状況"}, {"coverage", "観測範囲"}, {"numbers", "図の数値"}, {"appendix", "証跡"}}
+	p.TOC = []Link{{"summary", "今月のまとめ"}, {"infected", "感染端末"}, {"attacks", "攻撃検知"}, {"traffic", "通信の状況"}, {"ledger", "機器台帳"}, {"checklist", "チェックリスト"}, {"coverage", "観測範囲"}, {"numbers", "図の数値"}, {"appendix", "証跡"}}
 	return p, k.err
 }
 
@@ -146,7 +151,7 @@ func (k *maker) unitless(p *Page) {
 			}
 		}
 	}
-	for _, figures := range [][]Figure{p.Infected.Figures, p.Traffic.Figures} {
+	for _, figures := range [][]Figure{p.Infected.Figures, p.Traffic.Figures, p.Ledger.Figures} {
 		for i := range figures {
 			if figures[i].Value == dash {
 				figures[i].Unit = ""

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -38,7 +39,7 @@ type Options struct {
 	// Now is the moment of the snapshot. Issued is the date on the report; zero means Now.
 	Now, Issued time.Time
 	// Holidays and CareWords are handed on to month.Input.
-	Holidays, CareWords []string
+	Holidays, CareWords, RemoteApps, UpdateApps []string
 }
 
 // Facts reads the month and adds it up. The error of an unknown clinic is ErrNoClinic.
@@ -54,6 +55,7 @@ func Facts(ctx context.Context, db Beginner, clinic int32, m month.Month, opt Op
 	}
 	r := reader{tx: tx, clinic: clinic, in: month.Input{
 		Month: m, Now: opt.Now, Issued: opt.Issued, Holidays: opt.Holidays, CareWords: opt.CareWords,
+		RemoteApps: opt.RemoteApps, UpdateApps: opt.UpdateApps,
 	}}
 	for _, step := range []struct {
 		what string
@@ -72,6 +74,7 @@ func Facts(ctx context.Context, db Beginner, clinic int32, m month.Month, opt Op
 		{"traffic by application", r.apps},
 		{"traffic by device", r.topDevices},
 		{"traffic by zone", r.zones},
+		{"traffic by use", r.uses},
 		{"earlier months", r.past},
 	} {
 		if err := step.read(ctx); err != nil {
@@ -342,6 +345,21 @@ func (r *reader) zones(ctx context.Context) error {
 		return nil
 	}, `SELECT zone, sum(bytes_in)::bigint, sum(bytes_out)::bigint, count(*) FROM report_traffic
 	     WHERE clinic_id = $1 AND hour >= $2 AND hour < $3 GROUP BY zone ORDER BY zone`, r.clinic, r.in.Month.Start(), r.in.Month.End())
+}
+
+func (r *reader) uses(ctx context.Context) error {
+	return r.each(ctx, maxRows, func(rows pgx.Rows) error {
+		var u month.TrafficUse
+		var mac net.HardwareAddr
+		if err := rows.Scan(&u.App, &mac, &u.Zone, &u.In, &u.Out, &u.Rows, &u.First, &u.Last); err != nil {
+			return err
+		}
+		copy(u.MAC[:], mac)
+		r.in.Uses = append(r.in.Uses, u)
+		return nil
+	}, `SELECT app, device_mac, zone, sum(bytes_in)::bigint, sum(bytes_out)::bigint, count(*), min(hour), max(hour) FROM report_traffic
+	     WHERE clinic_id = $1 AND hour >= $2 AND hour < $3 AND app = ANY ($4) GROUP BY 1, 2, 3 ORDER BY 1, 2, 3`,
+		r.clinic, r.in.Month.Start(), r.in.Month.End(), append(slices.Clone(r.in.RemoteApps), r.in.UpdateApps...))
 }
 
 // past reads the eleven months before. Japan time is nine hours ahead of UTC all year round.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kadomori/kadomori/reporter/data"
+	"github.com/kadomori/kadomori/reporter/internal/checklist"
 	"github.com/kadomori/kadomori/reporter/internal/month"
 	"github.com/kadomori/kadomori/reporter/internal/month/monthtest"
 	"github.com/kadomori/kadomori/reporter/internal/page"
@@ -26,7 +27,11 @@ func html(t *testing.T, f *month.Facts) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := page.Build(f, w, h.CSS())
+	packs, err := checklist.Load(data.Files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := page.Build(f, w, packs, h.CSS())
 	if err != nil {
 		t.Fatal(err)
 	}

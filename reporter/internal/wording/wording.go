@@ -15,6 +15,8 @@ import (
 type Application struct {
 	Name  string `yaml:"name"`
 	Group string `yaml:"group"`
+	// Use is "remote", "update" or "".
+	Use string `yaml:"use"`
 }
 
 // Term is an entry of the glossary.
@@ -71,8 +73,8 @@ func Load(files fs.FS) (*Set, error) {
 		return nil, err
 	}
 	for key, a := range apps.Applications {
-		if a.Name == "" || apps.Groups[a.Group] == "" {
-			return nil, fmt.Errorf("read wording/applications.yaml: %s: needs a name and a known group", key)
+		if a.Name == "" || apps.Groups[a.Group] == "" || !slices.Contains([]string{"", "remote", "update"}, a.Use) {
+			return nil, fmt.Errorf("read wording/applications.yaml: %s: needs a name, a known group and a known use", key)
 		}
 	}
 	s.groups, s.applications = apps.Groups, apps.Applications
@@ -166,6 +168,18 @@ func (s *Set) Application(app string) Application {
 func (s *Set) Listed(app string) (Application, bool) {
 	a, ok := s.applications[strings.ToLower(app)]
 	return a, ok
+}
+
+// Using lists the applications of a use, sorted.
+func (s *Set) Using(use string) []string {
+	var out []string
+	for key, a := range s.applications {
+		if a.Use == use {
+			out = append(out, key)
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // Group is the name of a group.

@@ -198,8 +198,32 @@ func Infected(tb testing.TB) *Case {
 	c := Clear(tb)
 	c.Apps()
 	c.Attacks()
+	c.Devices()
 	c.Infect(22, "clinical", 1, "D12-address")
 	return c
+}
+
+// Devices adds what the page about devices tells: one without a name, a new one, one long gone, remote control, updates, and
+// guests who knocked at the clinical zone.
+func (c *Case) Devices() {
+	m := c.In.Month
+	c.In.Devices = append(c.In.Devices,
+		month.Device{MAC: MAC(61), IP: IP(61), Zone: "clinical", Hostname: "RICOH-MP-C3004", First: m.Start().AddDate(0, -2, 0), Last: m.End().Add(-time.Hour)},
+		month.Device{MAC: MAC(62), IP: IP(62), Zone: "iot", First: c.At(20, 11, 5), Last: m.End().Add(-time.Hour)},
+		month.Device{MAC: MAC(63), IP: IP(63), Zone: "clinical", Name: "旧レセコン", First: m.Start().AddDate(0, -4, 0), Last: m.Start().AddDate(0, 0, -12)})
+	c.In.RemoteApps, c.In.UpdateApps = []string{"anydesk", "teamviewer"}, []string{"windows-update"}
+	for i := range 3 {
+		c.In.Uses = append(c.In.Uses, month.TrafficUse{App: "windows-update", MAC: MAC(21 + i), Zone: "clinical", In: 26_000_000_000, Out: 370_000_000, Rows: 300, First: c.At(2, 2, 0), Last: c.At(30, 3, 0)})
+	}
+	c.In.Uses = append(c.In.Uses,
+		month.TrafficUse{App: "teamviewer", MAC: MAC(24), Zone: "clinical", In: 31_000_000, Out: 240_000_000, Rows: 3, First: c.At(12, 2, 0), Last: c.At(12, 3, 0)},
+		month.TrafficUse{App: "anydesk", MAC: MAC(900), Zone: "guest", In: 1_000_000, Out: 2_000_000, Rows: 1, First: c.At(13, 12, 0), Last: c.At(13, 12, 0)})
+	for i := range 4 {
+		c.Find(month.Finding{
+			T: c.At(5+i*5, 13, 20), Kind: "block", Category: "policy", Action: "blocked", Count: int64(7 + i), Direction: month.Internal,
+			Src: netip.MustParseAddr("192.168.20.31"), Dst: IP(25), DstPort: 445, MAC: MAC(900), Zone: "guest",
+		})
+	}
 }
 
 // Facts adds the case up.

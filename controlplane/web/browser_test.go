@@ -2,6 +2,7 @@ package web_test
 
 import (
 	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/chromedp/chromedp"
@@ -120,5 +121,70 @@ func TestReportIsFramedUnderItsOwnPolicy(t *testing.T) {
 	}
 	for _, p := range problems() {
 		t.Error("browser: ", p)
+	}
+}
+
+// TestVerdictByKeyboard judges with e 2, sees the rows go, takes it back with z, then suppresses and finds the record.
+func TestVerdictByKeyboard(t *testing.T) {
+	c := start(t, 6, 300)
+	ctx, problems := browser(t, 1440, 900)
+	c.signIn(t, ctx, "/triage")
+	ready := `document.readyState === "complete" && !!document.querySelector("tr.cur") && !document.querySelector(".live.wait")`
+	until(t, ctx, ready)
+	first := js[string](t, ctx, `document.querySelector("tr.cur").dataset.sig`)
+	rows := js[int](t, ctx, `document.querySelectorAll("triage-grid tbody tr").length`)
+
+	do(t, ctx, chromedp.KeyEvent("e"))
+	until(t, ctx, `document.querySelector("#dlg").open && !!document.querySelector("#dlg form")`)
+	do(t, ctx, chromedp.KeyEvent("2"))
+	until(t, ctx, `document.querySelector("#dlg input[value=false_alarm]").checked && getComputedStyle(document.querySelector(".onlysup")).display === "none"`)
+	do(t, ctx, chromedp.SendKeys(`#dlg textarea`, "tested by the vendor 1"), chromedp.KeyEvent("\r", chromedp.KeyModifiers(chromedp.ModifierCtrl)))
+	until(t, ctx, `!document.querySelector("#dlg").open && document.querySelector("#toast").classList.contains("on")`)
+	if n := js[int](t, ctx, `document.querySelectorAll("triage-grid tbody tr").length`); n != rows-1 {
+		t.Errorf("%d rows after the verdict, had %d", n, rows)
+	}
+	if s := js[string](t, ctx, `document.querySelector("tr.cur").dataset.sig`); s == first {
+		t.Error("the cursor did not go to the next row")
+	}
+	do(t, ctx, chromedp.KeyEvent("z"))
+	until(t, ctx, ready+` && !!document.querySelector("[data-sig='`+first+`']")`)
+
+	// A suppression, previewed before it is applied.
+	until(t, ctx, ready)
+	do(t, ctx, chromedp.KeyEvent("e"))
+	until(t, ctx, `document.querySelector("#dlg").open && !!document.querySelector("#dlg .replay")`)
+	do(t, ctx, chromedp.Click(`#dlg input[name=days][value="7"]`), chromedp.SendKeys(`#dlg textarea`, "known tablet"))
+	until(t, ctx, `document.querySelector("#dlg #fx").textContent.length > 20`)
+	do(t, ctx, chromedp.KeyEvent("\r", chromedp.KeyModifiers(chromedp.ModifierCtrl)))
+	until(t, ctx, `!document.querySelector("#dlg").open && document.querySelector("#toast").classList.contains("on")`)
+	do(t, ctx, chromedp.KeyEvent("gs"))
+	until(t, ctx, `location.pathname === "/suppressions" && document.readyState === "complete" && document.querySelectorAll("tbody tr").length === 1`)
+	do(t, ctx, chromedp.KeyEvent("\r"))
+	until(t, ctx, `location.pathname.startsWith("/suppressions/") && document.readyState === "complete" && document.body.textContent.includes("known tablet")`)
+
+	// A threat opens a case.
+	do(t, ctx, chromedp.KeyEvent("gt"))
+	until(t, ctx, `location.pathname === "/triage" && `+ready)
+	do(t, ctx, chromedp.KeyEvent("e"))
+	until(t, ctx, `document.querySelector("#dlg").open && !!document.querySelector("#dlg form")`)
+	do(t, ctx, chromedp.KeyEvent("1"), chromedp.SendKeys(`#dlg textarea`, "called the clinic"), chromedp.KeyEvent("\r", chromedp.KeyModifiers(chromedp.ModifierCtrl)))
+	until(t, ctx, `!document.querySelector("#dlg").open && document.querySelector("#toast").classList.contains("on")`)
+	do(t, ctx, chromedp.Navigate(c.url+"/cases/1"))
+	until(t, ctx, `document.body.textContent.includes("called the clinic")`)
+	do(t, ctx, chromedp.SendKeys(`textarea[name=note]`, "cable is out"), chromedp.Click(`form.stack button`))
+	until(t, ctx, `!!document.querySelector(".notice") && document.body.textContent.includes("cable is out")`)
+
+	for _, p := range problems() {
+		t.Error("browser: ", p)
+	}
+	var actions []string
+	if err := c.seed.conn.QueryRow(t.Context(), `SELECT array_agg(action ORDER BY audit_id) FROM audit_log WHERE actor = 'kato' AND action NOT IN ('fleet.read', 'operator.login')`).Scan(&actions); err != nil {
+		t.Fatal(err)
+	}
+	if want := "verdict.false_alarm verdict.undo verdict.expected verdict.threat case.note"; strings.Join(actions, " ") != want {
+		t.Errorf("audit log holds %v, want %s", actions, want)
+	}
+	if s := c.log.String(); s != "" {
+		t.Errorf("console log: %s", s)
 	}
 }

@@ -37,11 +37,19 @@ func (c *Console) overview(q *request) error {
 	}
 	v := page.Overview{LastMonth: store.MonthStart(q.now).AddDate(0, -1, 0)}
 	var f *frame
+	var critical, high int64
 	err = c.fleet(q.Context(), q.op, func(tx pgx.Tx) error {
 		ctx := q.Context()
 		var err error
 		if f, err = c.frameOf(q, tx); err != nil {
 			return err
+		}
+		for sev, n := range map[int]*int64{5: &critical, 4: &high} {
+			snap, err := c.snaps.take(ctx, tx, filter.Filter{Clinics: clinics, Severities: []int{sev}}, q.now)
+			if err != nil {
+				return err
+			}
+			*n = snap.Alerts
 		}
 		if v.Fleet, err = store.FleetOf(ctx, tx, clinics, q.now); err != nil {
 			return err
@@ -76,9 +84,9 @@ func (c *Console) overview(q *request) error {
 			v.Needs = append(v.Needs, page.Need{URL: url, Text: text, Severity: sev})
 		}
 	}
-	need(fl.Critical, 5, q.p.NeedCritical(fl.Critical), s.To("/triage", "sev", "0"))
+	need(critical, 5, q.p.NeedCritical(critical), s.To("/triage", "sev", "0"))
 	need(fl.LostUnknown, 5, q.p.NeedLost(fl.LostUnknown), s.To("/appliances", "state", "attention"))
-	need(fl.High, 4, q.p.NeedHigh(fl.High), s.To("/triage", "sev", "1"))
+	need(high, 4, q.p.NeedHigh(high), s.To("/triage", "sev", "1"))
 	need(int64(fl.Refused), 4, q.p.NeedRefused(fl.Refused), s.To("/appliances", "state", "refused"))
 	need(int64(fl.Offline), 3, q.p.NeedOffline(fl.Offline), s.To("/appliances", "state", "offline"))
 	need(int64(fl.Pending), 3, q.p.NeedPending(fl.Pending), s.To("/appliances", "state", "pending"))

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/kadomori/kadomori/controlplane/internal/triage"
 	"github.com/kadomori/kadomori/controlplane/internal/triage/filter"
 	"github.com/kadomori/kadomori/controlplane/web/msg"
 	"github.com/kadomori/kadomori/controlplane/web/page"
@@ -21,7 +23,9 @@ type frame struct {
 	names     []store.Name
 	lag       store.Lag
 	attention int // boxes
-	groups    int // of triage, 24 hours
+	groups    int // of triage, 24 hours, without a verdict
+	cases     int // open
+	expiring  int // suppressions that end within 7 days
 }
 
 // frameOf reads it; triage's badge comes from the shared snapshot.
@@ -44,6 +48,9 @@ func (c *Console) frameOf(q *request, tx pgx.Tx) (*frame, error) {
 		return nil, err
 	}
 	f.groups = len(snap.Groups)
+	if f.cases, f.expiring, err = triage.Badges(q.Context(), tx, q.now); err != nil {
+		return nil, err
+	}
 	return &f, nil
 }
 
@@ -72,6 +79,14 @@ func (c *Console) shell(q *request, title string, f *frame, keys ...page.KeyGrou
 		s.Notice = q.p.ReportAsked()
 	case "report-before":
 		s.Notice = q.p.ReportAskedBefore()
+	case "undone":
+		s.Notice = q.p.Undone()
+	case "lifted":
+		s.Notice = q.p.Lifted()
+	case "approved":
+		s.Notice = q.p.Approved()
+	case "saved":
+		s.Notice = q.p.CaseSaved()
 	}
 	s.Query.Del("done")
 	fl, err := filter.Parse(url.Values{"c": {q.URL.Query().Get("c")}})
@@ -84,20 +99,26 @@ func (c *Console) shell(q *request, title string, f *frame, keys ...page.KeyGrou
 		}
 		return msg.Number(int64(n))
 	}
-	var groups, boxes string
+	var groups, boxes, cases, expiring string
 	if f != nil {
+		cases, expiring = badge(f.cases), badge(f.expiring)
 		s.Clinics = f.names
 		groups, boxes = badge(f.groups), badge(f.attention)
 		s.Live.Word, s.Live.Detail, s.Live.State = liveText(q.p, f.lag, q.now)
 	}
 	s.Nav = []page.NavGroup{
 		{Items: []page.NavItem{{URL: s.To("/"), Icon: "home", Label: q.p.Overview()}}},
-		{Title: q.p.Detect(), Items: []page.NavItem{{URL: s.To("/triage"), Icon: "inbox", Label: q.p.Triage(), Badge: groups, BadgeLabel: q.p.BadgeGroups(groups)}}},
+		{Title: q.p.Detect(), Items: []page.NavItem{{URL: s.To("/triage"), Icon: "inbox", Label: q.p.Triage(), Badge: groups, BadgeLabel: q.p.BadgeGroups(groups)},
+			{URL: s.To("/cases"), Icon: "case", Label: q.p.Cases(), Badge: cases, BadgeLabel: q.p.BadgeCases(cases)},
+			{URL: s.To("/suppressions"), Icon: "mute", Label: q.p.Suppressions(), Badge: expiring, BadgeLabel: q.p.BadgeSuppressions(expiring)}}},
 		{Title: q.p.Fleet(), Items: []page.NavItem{
 			{URL: s.To("/clinics"), Icon: "building", Label: q.p.Clinics()},
 			{URL: s.To("/appliances"), Icon: "box", Label: q.p.Appliances(), Badge: boxes, BadgeLabel: q.p.BadgeBoxes(boxes)},
 		}},
 		{Title: q.p.Assure(), Items: []page.NavItem{{URL: s.To("/reports"), Icon: "doc", Label: q.p.Reports()}}},
+	}
+	if slices.Contains(mayAudit, q.op.Role) {
+		s.Nav = append(s.Nav, page.NavGroup{Title: q.p.Admin(), Items: []page.NavItem{{URL: "/audit", Icon: "log", Label: q.p.Audit()}}})
 	}
 	s.Help = append(keys, page.GoKeys(q.p))
 	if len(keys) == 0 {
@@ -173,6 +194,10 @@ func (c *Console) goTo(q *request) error {
 		to = "/appliances/" + url.PathEscape(rest)
 	case "alert":
 		to = "/triage?group=none&last=30d&focus=" + url.QueryEscape(rest)
+	case "case":
+		to = "/cases/" + url.PathEscape(rest)
+	case "decision":
+		to = "/suppressions/" + url.PathEscape(rest)
 	case "report":
 		month, clinic, _ := strings.Cut(rest, ":")
 		to = "/reports/" + url.PathEscape(month) + "/" + url.PathEscape(clinic)

@@ -6,8 +6,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/kadomori/kadomori/controlplane/internal/triage"
+	"github.com/kadomori/kadomori/controlplane/internal/triage/filter"
 )
 
 // TestScreens takes a picture of every screen in both languages and themes, for a person to look at:
@@ -21,6 +26,7 @@ func TestScreens(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := start(t, 24, 4000)
+	c.judge(t)
 	ctx, problems := browser(t, 1440, 900)
 	do(t, ctx, chromedp.Navigate(c.url+"/login"))
 	shoot(t, ctx, dir, "login-ja-light")
@@ -37,6 +43,12 @@ func TestScreens(t *testing.T) {
 		for _, p := range []struct{ name, path, after string }{
 			{"overview", "/", ""},
 			{"triage", "/triage", `document.body.dispatchEvent(new KeyboardEvent("keydown", {key: "j", bubbles: true})); document.body.dispatchEvent(new KeyboardEvent("keydown", {key: "o", bubbles: true}))`},
+			{"verdict", "/triage", `setTimeout(() => document.querySelector("[data-act=verdict]").click(), 300)`},
+			{"suppressions", "/suppressions", ""},
+			{"suppression", "/suppressions/1", ""},
+			{"cases", "/cases", ""},
+			{"case", "/cases/1", ""},
+			{"audit", "/audit", ""},
 			{"triage-pair", "/triage?group=pair", ""},
 			{"triage-none", "/triage?group=none", ""},
 			{"triage-empty", "/triage?c=12&q=nothing", ""},
@@ -59,6 +71,9 @@ func TestScreens(t *testing.T) {
 			if p.after != "" {
 				js[bool](t, ctx, `(() => {`+p.after+`; return true})()`)
 			}
+			if p.name == "verdict" {
+				until(t, ctx, `!!document.querySelector("#dlg .replay")`)
+			}
 			until(t, ctx, `document.fonts.status === "loaded" && !document.querySelector(".live.wait") && performance.now() > 900`)
 			shoot(t, ctx, dir, p.name+"-"+lang+"-"+theme)
 		}
@@ -80,4 +95,27 @@ func shoot(t *testing.T, ctx context.Context, dir, name string) { //nolint:reviv
 	if err := os.WriteFile(filepath.Join(dir, name+".png"), png, 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// judge gives some verdicts, so that every screen has something to show.
+func (c *console) judge(t *testing.T) {
+	t.Helper()
+	err := c.db.Fleet(t.Context(), "system:test", func(tx pgx.Tx) error {
+		for i, o := range []triage.Order{
+			{Targets: []triage.Target{{Signature: filter.Signature{Kind: "alert", Rule: "1:2100072"}}}, Verdict: triage.Expected, Days: 30, Reason: "市の健診用タブレットが患者用Wi-Fiから受付の予約端末を探すため。10月の訪問で確認済み（作業記録 W-1182）。"},
+			{Targets: []triage.Target{{Signature: filter.Signature{Kind: "alert", Rule: "1:2100099"}}}, Verdict: triage.NoNotice, Days: 5, Reason: "電子カルテの更新サーバー。保守業者に確認済み。"},
+			{Targets: []triage.Target{{Signature: filter.Signature{Kind: "detection", Rule: "infected-host"}}}, Verdict: triage.Threat, Reason: "受付PC-2 から指令サーバーへの通信を2件確認。院長へ電話し、LANケーブルを抜いていただいた。"},
+			{Targets: []triage.Target{{Signature: filter.Signature{Kind: "alert", Rule: "1:2100091"}}}, Verdict: triage.FalseAlarm, Reason: "複合機の機種判定の誤り。"},
+		} {
+			o.SeenUpTo, o.Now, o.Author = c.seed.now, c.seed.now.Add(time.Duration(i)*time.Second), "kato"
+			if _, err := triage.Decide(t.Context(), tx, o); err != nil {
+				return err
+			}
+		}
+		return triage.ChangeCase(t.Context(), tx, 1, "kato", "investigating", "", "", "保守業者へ、当日の作業予定の有無を問い合わせた。", c.seed.now.Add(time.Minute))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.seed.exec(t, `UPDATE operator SET role = 'lead' WHERE name = 'kato'`)
 }

@@ -65,6 +65,13 @@ func (s *snapshots) take(ctx context.Context, tx pgx.Tx, f filter.Filter, now ti
 	return snap, nil
 }
 
+// forget drops what is kept, after something was judged.
+func (s *snapshots) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.m)
+}
+
 // list is what the triage screen shows of a filter.
 type list struct {
 	filter filter.Filter
@@ -125,7 +132,16 @@ func (c *Console) triage(q *request) error {
 		if err != nil {
 			return err
 		}
-		v.Tabs = triageTabs(q, l, base)
+		if v.Precedents, err = triage.Precedents(ctx, tx); err != nil {
+			return err
+		}
+		done := l.filter.Unlimited()
+		done.State = "done"
+		judged, err := c.snaps.take(ctx, tx, done, q.now)
+		if err != nil {
+			return err
+		}
+		v.Tabs = triageTabs(q, l, base, len(judged.Groups))
 		if v.Coverage, err = triage.CoverageOf(ctx, tx, l.filter.Clinics, v.Snap.From, v.Snap.To); err != nil {
 			return err
 		}
@@ -156,7 +172,7 @@ func (c *Console) triage(q *request) error {
 	s.LiveURL = "/events?" + eventsQuery(v)
 	v.Chips = chips(q, s, f, l.filter)
 	v.PeriodLabel = periodLabel(q.p, l.filter)
-	for _, k := range []string{"c", "group", "sort", "last", "from", "to", "sig"} {
+	for _, k := range []string{"c", "group", "sort", "last", "from", "to", "sig", "state"} {
 		if x := q.URL.Query().Get(k); x != "" {
 			v.Keep = append(v.Keep, page.Hidden{Name: k, Value: x})
 		}
@@ -175,7 +191,8 @@ func eventsQuery(v page.Triage) string {
 
 func triageKeys(p msg.P, group string) page.KeyGroup {
 	g := page.ListKeys(p, group == "sig", true)
-	foot := map[string]string{"next": p.KeyMove(), "expand": p.KeyOpen(), "select": p.KeySelect(), "new": p.KeyNew()}
+	g.Keys = slices.Insert(g.Keys, len(g.Keys)-3, page.Key{Keys: []string{"e"}, Do: "verdict", Label: p.KeyVerdict()}, page.Key{Keys: []string{"z"}, Do: "undo", Label: p.KeyUndo()})
+	foot := map[string]string{"next": p.KeyMove(), "expand": p.KeyOpen(), "select": p.KeySelect(), "new": p.KeyNew(), "verdict": p.FootVerdict(), "undo": p.FootUndo()}
 	for i := range g.Keys {
 		k := &g.Keys[i]
 		k.Foot = foot[k.Do]

@@ -11,13 +11,13 @@ import (
 )
 
 // triageTabs are the fixed views with what they hold right now, counted on the snapshot without conditions.
-func triageTabs(q *request, l list, base *triage.Snapshot) []page.Tab {
+func triageTabs(q *request, l list, base *triage.Snapshot, judged int) []page.Tab {
 	views := []struct {
 		label string
 		set   func(*filter.Filter)
 		has   func(*triage.Group) bool
 	}{
-		{q.p.ViewAll(), func(*filter.Filter) {}, func(*triage.Group) bool { return true }},
+		{q.p.ViewUntriaged(), func(*filter.Filter) {}, func(*triage.Group) bool { return true }},
 		{q.p.ViewUrgent(), func(f *filter.Filter) { f.Severities = []int{4, 5} }, func(g *triage.Group) bool { return g.Severity >= 4 }},
 		{q.p.ViewPassed(), func(f *filter.Filter) { f.Action = "passed" }, func(g *triage.Group) bool { return g.Passed > 0 }},
 		{q.p.ViewBot(), func(f *filter.Filter) { f.Categories = []string{"bot", "malware"} }, func(g *triage.Group) bool { return g.Category == "bot" || g.Category == "malware" }},
@@ -26,6 +26,7 @@ func triageTabs(q *request, l list, base *triage.Snapshot) []page.Tab {
 	var tabs []page.Tab
 	for _, v := range views {
 		f := l.filter.Unlimited()
+		f.State = ""
 		v.set(&f)
 		x := f.Values()
 		if l.group != "sig" {
@@ -43,7 +44,13 @@ func triageTabs(q *request, l list, base *triage.Snapshot) []page.Tab {
 		}
 		tabs = append(tabs, page.Tab{URL: u, Label: v.label, Count: q.p.N(int64(n)), Current: f.Key() == l.filter.Key()})
 	}
-	return tabs
+	f := l.filter.Unlimited()
+	f.State = "done"
+	x := f.Values()
+	if l.group != "sig" {
+		x.Set("group", l.group)
+	}
+	return append(tabs, page.Tab{URL: "/triage?" + x.Encode(), Label: q.p.ViewDone(), Count: q.p.N(int64(judged)), Current: f.Key() == l.filter.Key()})
 }
 
 // chips are the conditions of f, each with the address of the list without it.
@@ -75,6 +82,13 @@ func chips(q *request, s page.Shell, f *frame, fl filter.Filter) []page.Chip {
 	}
 	if fl.Action != "" {
 		add(q.p.ChipAction(), q.p.Action(fl.Action), "act")
+	}
+	if fl.State != "" {
+		label := q.p.ViewDone()
+		if fl.State == "all" {
+			label = q.p.ViewEverything()
+		}
+		add(q.p.ChipState(), label, "state")
 	}
 	if fl.Rule.Kind != "" {
 		add(q.p.ChipRule(), page.SigName(q.p, fl.Rule, ""), "sig")

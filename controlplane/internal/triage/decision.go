@@ -409,3 +409,61 @@ func end(ctx context.Context, tx pgx.Tx, id int64, actor, reason string, now tim
 	}
 	return audit.Append(ctx, tx, audit.Entry{Actor: actor, Action: "verdict." + map[string]string{"undone": "undo", "lifted": "lift"}[state], Target: fmt.Sprintf("decision:%d", id), Reason: reason})
 }
+
+// Common is what all alerts of an order share; a suppression may be narrowed to it. Zero fields are not shared.
+type Common struct {
+	Device     string // MAC
+	DeviceName string // of the clinic's own, or its address
+	Dst        netip.Addr
+	DstPort    int
+}
+
+// CommonOf reads it.
+func CommonOf(ctx context.Context, tx pgx.Tx, o Order) (Common, error) {
+	var c Common
+	first := true
+	for _, t := range o.Targets {
+		f := o.Filter
+		f.Rule, f.State = t.Signature, ""
+		if t.Clinic != 0 {
+			f.Clinics = []int32{t.Clinic}
+		}
+		where, args := f.SQL(o.Now, nil)
+		args = append(args, o.SeenUpTo)
+		var mac, name *string
+		var dst *netip.Prefix
+		var port *int
+		err := tx.QueryRow(ctx, `SELECT CASE WHEN count(DISTINCT e.device_mac) = 1 AND count(*) = count(e.device_mac) AND count(DISTINCT e.clinic_id) = 1 THEN min(e.device_mac::text) END,
+  max(coalesce(nullif(d.name, ''), nullif(d.hostname, ''), host(e.device_ip))), CASE WHEN min(e.dst_ip) = max(e.dst_ip) AND count(*) = count(e.dst_ip) THEN min(e.dst_ip) END,
+  CASE WHEN min(e.dst_port) = max(e.dst_port) AND count(*) = count(e.dst_port) THEN min(e.dst_port) END
+FROM event e LEFT JOIN device d ON d.clinic_id = e.clinic_id AND d.mac = e.device_mac AND NOT d.anonymous WHERE `+where+fmt.Sprintf(" AND e.received_at <= $%d", len(args)), args...).Scan(&mac, &name, &dst, &port)
+		if err != nil {
+			return Common{}, fmt.Errorf("read what alerts share: %w", err)
+		}
+		var one Common
+		if mac != nil {
+			one.Device, one.DeviceName = *mac, *mac
+			if name != nil {
+				one.DeviceName = *name
+			}
+		}
+		one.Dst = ip(dst)
+		if port != nil {
+			one.DstPort = *port
+		}
+		if first {
+			c, first = one, false
+			continue
+		}
+		if c.Device != one.Device {
+			c.Device, c.DeviceName = "", ""
+		}
+		if c.Dst != one.Dst {
+			c.Dst = netip.Addr{}
+		}
+		if c.DstPort != one.DstPort {
+			c.DstPort = 0
+		}
+	}
+	return c, nil
+}

@@ -292,3 +292,13 @@ func ChangeCase(ctx context.Context, tx pgx.Tx, id int64, actor, status, resolut
 	return audit.Append(ctx, tx, audit.Entry{Actor: actor, Action: "case." + changed, Target: fmt.Sprintf("case:%d", id), Reason: note,
 		Detail: map[string]any{"status": status, "resolution": resolution, "owner": owner}})
 }
+
+// Badges counts open cases, and suppressions that end within 7 days.
+func Badges(ctx context.Context, tx pgx.Tx, now time.Time) (cases, expiring int, err error) {
+	err = tx.QueryRow(ctx, `SELECT (SELECT count(*) FROM cases WHERE status <> 'closed'),
+  (SELECT count(*) FROM decision WHERE state = 'active' AND expires_at > $1 AND expires_at < $1::timestamptz + interval '7 days')`, now).Scan(&cases, &expiring)
+	if err != nil {
+		return 0, 0, fmt.Errorf("count cases: %w", err)
+	}
+	return cases, expiring, nil
+}

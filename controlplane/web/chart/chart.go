@@ -129,3 +129,27 @@ func height(v, m int64, full float64) float64 {
 }
 
 func num(x float64) string { return strconv.FormatFloat(float64(int64(x*10+0.5))/10, 'f', -1, 64) }
+
+// Replay draws 30 days, oldest first: below what stays, above what a suppression would have hidden. first and last label the axis.
+func Replay(hidden, stays []int64, first, last, label string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `<svg class="replay" viewBox="0 0 340 74" role="img" aria-label="%s">`, html.EscapeString(label))
+	var m int64
+	for i := range hidden {
+		m = max(m, hidden[i]+stays[i])
+	}
+	for i := range hidden {
+		x, y := 1+float64(i)*11.3, 60.0
+		if stays[i] > 0 {
+			h := max(1.5, 54*float64(stays[i])/float64(m))
+			y -= h
+			fmt.Fprintf(&b, `<rect class="b" x="%s" y="%s" width="8.6" height="%s"/>`, num(x), num(y), num(h))
+		}
+		if hidden[i] > 0 {
+			h := max(1.5, 54*float64(hidden[i])/float64(m))
+			fmt.Fprintf(&b, `<rect class="a" x="%s" y="%s" width="8.6" height="%s"/>`, num(x), num(y-h), num(h))
+		}
+	}
+	fmt.Fprintf(&b, `<path class="ax" d="M0 60.5H340"/><text x="1" y="72">%s</text><text x="338" y="72" text-anchor="end">%s</text></svg>`, html.EscapeString(first), html.EscapeString(last))
+	return b.String()
+}

@@ -82,11 +82,11 @@ func (p P) NeedNothing() string {
 	return p.pick("いま確認が必要なものはありません", "Nothing needs a human now")
 }
 func (p P) NeedCritical(n int64) string {
-	return p.f("深刻度「緊急」の検知が24時間に%s件", "%s critical alerts in 24 h", Number(n))
+	return p.f("深刻度「緊急」の未判定の検知が%s件", "%s critical alerts without a verdict", Number(n))
 }
 
 func (p P) NeedHigh(n int64) string {
-	return p.f("深刻度「高」の検知が24時間に%s件", "%s alerts of high severity in 24 h", Number(n))
+	return p.f("深刻度「高」の未判定の検知が%s件", "%s alerts of high severity without a verdict", Number(n))
 }
 
 func (p P) NeedOffline(n int) string {

@@ -38,6 +38,7 @@ type Triage struct {
 	Coverage    triage.Coverage
 	Hosts       map[int32]int64
 	Since       time.Time // what the page holds; later ones are new
+	Precedents  map[filter.Signature]triage.Precedent
 }
 
 // Block is a page of single alerts; without rows it is a place to be filled.
@@ -134,6 +135,9 @@ func (v Triage) Empty() bool { return len(v.Snap.Groups) == 0 }
 
 // EmptyTitle is the sentence of an empty period.
 func (v Triage) EmptyTitle(s Shell) string {
+	if v.Filter.State == "" {
+		return s.EmptyUntriaged()
+	}
 	if v.Last == "24h" {
 		return s.EmptyTriage()
 	}

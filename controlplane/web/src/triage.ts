@@ -1,5 +1,6 @@
 // The triage screen: expanding, selecting, windowing, the panel that follows the cursor, and live texts that move nothing.
 import { get } from "./fragment";
+import { openVerdict, toast, undo } from "./verdict";
 import { RowList } from "./list";
 import { onPatch, type Patch } from "./live";
 
@@ -127,6 +128,33 @@ class TriageGrid extends RowList {
     return !!p && this.sel.has(p.dataset.k!);
   }
 
+  // What a verdict is about: the selected rows, a group standing for its clinics; else the row under the cursor.
+  targets(): HTMLTableRowElement[] {
+    const chosen = this.rows().filter((r) => this.sel.has(r.dataset.k!) && !(r.getAttribute("aria-level") === "2" && this.parentSelected(r)));
+    const cur = this.row(this.cursor);
+    return chosen.length ? chosen : cur ? [cur] : [];
+  }
+  async judge() {
+    const rows = this.targets(); if (!rows.length) return;
+    const p = this.q; p.set("seen", this.dataset.asof!); p.set("back", location.pathname + location.search);
+    for (const t of new Set(rows.map((r) => r.dataset.target!))) p.append("k", t);
+    await openVerdict(p, (res) => {
+      if (!res.pending) this.remove_(rows);
+      toast(res.text, res.id, res.undo, this.dataset.csrf!);
+      this.clearSelection();
+    }, () => this.row(this.cursor)?.focus());
+  }
+  // Judged rows leave, and the cursor goes to the next one.
+  remove_(rows: HTMLTableRowElement[]) {
+    const gone = new Set(rows.flatMap((r) => [r, ...this.childrenOf(r)]));
+    const targets = new Set(rows.map((r) => r.dataset.target!));
+    if (this.getAttribute("mode") === "none") for (const r of this.rows()) if (targets.has(r.dataset.target!)) gone.add(r);
+    const all = this.rows(), at = all.findIndex((r) => gone.has(r));
+    const next = all.slice(at).find((r) => !gone.has(r)) ?? all.slice(0, at).reverse().find((r) => !gone.has(r));
+    for (const r of gone) r.remove();
+    if (next) this.moveTo(next); else location.reload();
+  }
+
   async expand(r: HTMLTableRowElement, want?: boolean) {
     if (!r.hasAttribute("aria-expanded")) return;
     const k = r.dataset.k!, is = this.opened.has(k);
@@ -151,6 +179,8 @@ class TriageGrid extends RowList {
       case "extend-next": case "extend-prev":
         if (r) { this.toggle(r, true); void this.step(a === "extend-next" ? 1 : -1).then((n) => { if (n) this.toggle(n, true); }); }
         return true;
+      case "verdict": void this.judge(); return true;
+      case "undo": void undo(this.dataset.csrf!); return true;
       case "new": this.showNew(); return true;
       case "clear": if (this.sel.size) { this.clearSelection(); return true; } return;
     }

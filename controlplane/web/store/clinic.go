@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/kadomori/kadomori/controlplane/internal/triage/filter"
 )
 
 // Clinic is a row of the list of clinics.
@@ -34,7 +36,7 @@ type Clinic struct {
 	Alerts      int64 // of 24 hours
 	Passed      int64
 	Severity    int    // highest of 24 hours
-	Urgent      int64  // critical, or high and passed, of 24 hours
+	Urgent      int64  // critical, or high and passed, of 24 hours, without a verdict
 	Unprotected int64  // ms, this month
 	Reported    int64  // ms, this month
 	Expected    int64  // ms, this month so far
@@ -88,8 +90,8 @@ WITH box AS (
   FROM appliance GROUP BY 1
 ), ev AS (
   SELECT clinic_id, sum(count) AS alerts, coalesce(sum(count) FILTER (WHERE action = 'passed'), 0) AS passed, max(severity) AS severity,
-         coalesce(sum(count) FILTER (WHERE severity = 5 OR severity = 4 AND action = 'passed'), 0) AS urgent
-  FROM event WHERE kind IN ('alert','detection') AND t >= $2::timestamptz - interval '24 hours' AND t < $2::timestamptz + interval '1 minute' GROUP BY 1
+         coalesce(sum(count) FILTER (WHERE (severity = 5 OR severity = 4 AND action = 'passed') AND NOT `+filter.Judged+`), 0) AS urgent
+  FROM event e WHERE kind IN ('alert','detection') AND t >= $2::timestamptz - interval '24 hours' AND t < $2::timestamptz + interval '1 minute' GROUP BY 1
 ), cov AS (
   SELECT clinic_id, sum(reported_ms)::bigint AS reported, sum(unprotected_ms)::bigint AS unprotected FROM coverage_hourly WHERE hour >= $3 GROUP BY 1
 ), rep AS (

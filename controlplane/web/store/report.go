@@ -79,8 +79,6 @@ type Fleet struct {
 	Pending     int
 	Unprotected int64 // ms of today in Japan
 	LostUnknown int64
-	Critical    int64 // passed alerts of 24 hours with severity critical
-	High        int64
 	Reports     int // clinics with a report of last month
 }
 
@@ -97,13 +95,11 @@ SELECT (SELECT count(*) FROM clinic WHERE $1::int[] IS NULL OR clinic_id = ANY (
   count(*) FILTER (WHERE state = 'approved' AND NOT connected),
   count(*) FILTER (WHERE state = 'approved' AND refused <> ''),
   count(*) FILTER (WHERE state = 'pending'),
-  (SELECT coalesce(sum(unprotected_ms), 0)::bigint FROM coverage_hourly WHERE hour >= $3 AND ($1::int[] IS NULL OR clinic_id = ANY ($1))),
+  (SELECT coalesce(sum(unprotected_ms), 0)::bigint FROM coverage_hourly WHERE hour >= $2 AND ($1::int[] IS NULL OR clinic_id = ANY ($1))),
   (SELECT coalesce(sum(lost_undeclared), 0)::bigint FROM report_ledger WHERE $1::int[] IS NULL OR clinic_id = ANY ($1)),
-  (SELECT coalesce(sum(count), 0) FROM event WHERE kind IN ('alert','detection') AND severity = 5 AND t >= $2::timestamptz - interval '24 hours' AND ($1::int[] IS NULL OR clinic_id = ANY ($1))),
-  (SELECT coalesce(sum(count), 0) FROM event WHERE kind IN ('alert','detection') AND severity = 4 AND t >= $2::timestamptz - interval '24 hours' AND ($1::int[] IS NULL OR clinic_id = ANY ($1))),
-  (SELECT count(DISTINCT clinic_id) FROM report WHERE month = $4::date AND ($1::int[] IS NULL OR clinic_id = ANY ($1)))
-FROM appliance WHERE $1::int[] IS NULL OR clinic_id = ANY ($1)`, null(clinics), now, today, last.Format("2006-01-02")).
-		Scan(&f.Clinics, &f.Boxes, &f.Inspecting, &f.Offline, &f.Refused, &f.Pending, &f.Unprotected, &f.LostUnknown, &f.Critical, &f.High, &f.Reports)
+  (SELECT count(DISTINCT clinic_id) FROM report WHERE month = $3::date AND ($1::int[] IS NULL OR clinic_id = ANY ($1)))
+FROM appliance WHERE $1::int[] IS NULL OR clinic_id = ANY ($1)`, null(clinics), today, last.Format("2006-01-02")).
+		Scan(&f.Clinics, &f.Boxes, &f.Inspecting, &f.Offline, &f.Refused, &f.Pending, &f.Unprotected, &f.LostUnknown, &f.Reports)
 	if err != nil {
 		return Fleet{}, fmt.Errorf("read fleet: %w", err)
 	}

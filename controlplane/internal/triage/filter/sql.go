@@ -33,9 +33,9 @@ func (f Filter) SQL(now time.Time, args []any) (string, []any) {
 	}
 	switch f.State {
 	case "":
-		b.WriteString(" AND NOT " + judged)
+		b.WriteString(" AND NOT " + Judged)
 	case "done":
-		b.WriteString(" AND " + judged)
+		b.WriteString(" AND " + Judged)
 	}
 	if f.Rule.Kind != "" {
 		fmt.Fprintf(&b, " AND e.kind = %s AND e.rule = %s", arg(f.Rule.Kind), arg(f.Rule.Rule))
@@ -53,8 +53,8 @@ func (f Filter) SQL(now time.Time, args []any) (string, []any) {
 	return b.String(), args
 }
 
-// judged holds for an alert that a verdict covers: it was seen by who judged, or a suppression that came of it still runs.
-const judged = `EXISTS (SELECT FROM decision_scope s WHERE s.clinic_id = e.clinic_id AND s.kind = e.kind AND s.rule = e.rule
+// Judged is a condition on table event, alias e. It holds for an alert that a verdict covers: it was seen by who judged, or a suppression that came of it still runs.
+const Judged = `EXISTS (SELECT FROM decision_scope s WHERE s.clinic_id = e.clinic_id AND s.kind = e.kind AND s.rule = e.rule
   AND e.received_at <= s.hides_through AND (s.device_mac IS NULL OR s.device_mac = e.device_mac)
   AND (s.dst_ip IS NULL OR s.dst_ip = e.dst_ip) AND (s.dst_port IS NULL OR s.dst_port = e.dst_port))`
 

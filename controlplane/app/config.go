@@ -62,9 +62,13 @@ type DatabaseConfig struct {
 
 // NATSConfig is about an external NATS. Empty url: the embedded broker.
 type NATSConfig struct {
-	URL             string `yaml:"url"`
+	URL string `yaml:"url"` // tls://host:port, several separated by commas
+	// CredentialsFile holds our users and keys; kadomori-control nats-config makes it, and the servers' configuration beside it.
 	CredentialsFile string `yaml:"credentials_file"`
-	CAFile          string `yaml:"ca_file"`
+	// CAFile verifies the servers' certificates. Default: our own authority.
+	CAFile string `yaml:"ca_file"`
+	// Replicas of the event stream; default 3.
+	Replicas int `yaml:"replicas"`
 }
 
 // PKIConfig says where keys are.
@@ -156,6 +160,12 @@ func (c Config) Validate() error {
 	}
 	if c.NATS.URL == "" && (c.NATS.CredentialsFile != "" || c.NATS.CAFile != "") {
 		wrong("nats", "credentials_file and ca_file need url")
+	}
+	if c.NATS.URL != "" && c.NATS.CredentialsFile == "" {
+		wrong("nats.credentials_file", "is needed with nats.url; kadomori-control nats-config makes one")
+	}
+	if c.NATS.Replicas < 0 || c.NATS.Replicas > 5 {
+		wrong("nats.replicas", "%d: want 1 to 5", c.NATS.Replicas)
 	}
 	if c.NATS.URL != "" && c.Public.NATS == "" {
 		wrong("public.nats", "is needed with nats.url: appliances must know where to connect")

@@ -92,6 +92,7 @@ func command(version string) *cobra.Command {
 			},
 		}),
 		bundleKeyCommand(),
+		natsCommand(),
 		&cobra.Command{
 			Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {

@@ -338,19 +338,23 @@ func openDatabase(ctx context.Context, cfg Config, log hclog.Logger, done *clean
 func openBroker(ctx context.Context, cfg Config, authority *pki.Authority, certificates *pki.Registry, metrics prometheus.Registerer,
 	log hclog.Logger, done *cleanup,
 ) (nc *nats.Conn, disconnect func(int32), bound string, err error) {
+	authorise := func(cert *x509.Certificate) (clinic, appliance int32, err error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		id, err := certificates.Authorise(ctx, cert)
+		return id.Clinic, id.Appliance, err
+	}
 	if cfg.NATS.URL != "" {
-		opts := []nats.Option{nats.Name("kadomori-control"), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.PingInterval(30 * time.Second)}
-		if cfg.NATS.CredentialsFile != "" {
-			opts = append(opts, nats.UserCredentials(cfg.NATS.CredentialsFile))
+		external, err := connectNATS(ctx, cfg.NATS, authority, authorise, metrics, log)
+		if err != nil {
+			return nil, nil, "", err
 		}
-		if cfg.NATS.CAFile != "" {
-			opts = append(opts, nats.RootCAs(cfg.NATS.CAFile))
-		}
-		if nc, err = nats.Connect(cfg.NATS.URL, opts...); err != nil {
-			return nil, nil, "", fmt.Errorf("nats.url: connect: %w", err)
+		done.add("external broker", func() error { external.Close(); return nil })
+		if nc, err = external.Conn(); err != nil {
+			return nil, nil, "", err
 		}
 		done.add("broker connection", func() error { nc.Close(); return nil })
-		return nc, func(int32) {}, "", nil
+		return nc, external.Disconnect, "", nil
 	}
 	tlsConfig, err := authority.TLS(certificateNames(hostOf(cfg.Public.NATS), hostOf(publicAddress(cfg.Public.GRPC, cfg.Listen.GRPC)),
 		hostOf(publicAddress("", cfg.Listen.NATS)), "localhost", "127.0.0.1"), pki.RequiredClients)
@@ -359,12 +363,7 @@ func openBroker(ctx context.Context, cfg Config, authority *pki.Authority, certi
 	}
 	b, err := broker.Start(ctx, broker.Config{
 		Listen: cfg.Listen.NATS, TLS: tlsConfig, StoreDir: filepath.Join(cfg.DataDir, "broker"), Metrics: metrics, Log: log,
-		Authorise: func(cert *x509.Certificate) (clinic, appliance int32, err error) {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-			defer cancel()
-			id, err := certificates.Authorise(ctx, cert)
-			return id.Clinic, id.Appliance, err
-		},
+		Authorise: authorise,
 	})
 	if err != nil {
 		return nil, nil, "", err

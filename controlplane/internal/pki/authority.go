@@ -61,8 +61,8 @@ type Authority struct {
 	key     crypto.Signer
 	pool    *x509.CertPool
 
-	mu     sync.Mutex
-	server map[string]*serverLeaf // by joined names
+	mu  sync.Mutex
+	own map[string]*ownLeaf // the control plane's own certificates
 }
 
 // Open loads the authority in cfg.Dir or makes a new one. The application calls it once at start.
@@ -77,7 +77,7 @@ func Open(cfg Config) (*Authority, error) {
 	if cfg.Log == nil {
 		cfg.Log = hclog.NewNullLogger()
 	}
-	a := &Authority{log: cfg.Log.Named("pki"), now: cfg.Now, server: map[string]*serverLeaf{}}
+	a := &Authority{log: cfg.Log.Named("pki"), now: cfg.Now, own: map[string]*ownLeaf{}}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make authority directory: %w", err)
 	}

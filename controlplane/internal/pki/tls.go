@@ -30,7 +30,7 @@ const (
 	RequiredClients
 )
 
-type serverLeaf struct {
+type ownLeaf struct {
 	cert  *tls.Certificate
 	until time.Time // made anew after this
 }
@@ -72,22 +72,21 @@ func (a *Authority) TLS(names []string, clients Clients) (*tls.Config, error) {
 	return cfg, nil
 }
 
+// Client returns a function that yields a certificate for a part of the control plane itself, made anew at half life. It carries no
+// appliance's identity. The connection to an external NATS uses it.
+func (a *Authority) Client(name string) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	return func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		return a.ownCert("client "+name, &x509.Certificate{
+			Subject:     pkix.Name{Organization: []string{"Kadomori"}, CommonName: name},
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		})
+	}
+}
+
 func (a *Authority) serverCert(names []string) (*tls.Certificate, error) {
-	key := strings.Join(names, ",")
-	now := a.now()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if l := a.server[key]; l != nil && now.Before(l.until) {
-		return l.cert, nil
-	}
-	priv, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make server key: %w", err)
-	}
 	tmpl := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{Organization: []string{"Kadomori"}, CommonName: names[0]},
-		NotBefore: now.Add(-backdate), NotAfter: a.within(now.Add(ServerLife)),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, BasicConstraintsValid: true,
+		Subject:     pkix.Name{Organization: []string{"Kadomori"}, CommonName: names[0]},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	for _, n := range names {
 		if ip := net.ParseIP(n); ip != nil {
@@ -96,12 +95,29 @@ func (a *Authority) serverCert(names []string) (*tls.Certificate, error) {
 			tmpl.DNSNames = append(tmpl.DNSNames, n)
 		}
 	}
+	return a.ownCert("server "+strings.Join(names, ","), tmpl)
+}
+
+// ownCert returns the control plane's own certificate kept under key, made from tmpl when it is missing or past half its life.
+func (a *Authority) ownCert(key string, tmpl *x509.Certificate) (*tls.Certificate, error) {
+	now := a.now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if l := a.own[key]; l != nil && now.Before(l.until) {
+		return l.cert, nil
+	}
+	priv, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("make own key: %w", err)
+	}
+	tmpl.SerialNumber, tmpl.NotBefore, tmpl.NotAfter = serial(), now.Add(-backdate), a.within(now.Add(ServerLife))
+	tmpl.KeyUsage, tmpl.BasicConstraintsValid = x509.KeyUsageDigitalSignature, true
 	leaf, err := sign(tmpl, a.issuing, priv.Public(), a.key)
 	if err != nil {
-		return nil, fmt.Errorf("make server certificate: %w", err)
+		return nil, fmt.Errorf("make own certificate: %w", err)
 	}
 	// The root goes along: an appliance with nothing but a claim finds the pinned key in the chain.
 	cert := &tls.Certificate{Certificate: [][]byte{leaf.Raw, a.issuing.Raw, a.root.Raw}, PrivateKey: priv, Leaf: leaf}
-	a.server[key] = &serverLeaf{cert: cert, until: now.Add(leaf.NotAfter.Sub(now) / 2)}
+	a.own[key] = &ownLeaf{cert: cert, until: now.Add(leaf.NotAfter.Sub(now) / 2)}
 	return cert, nil
 }

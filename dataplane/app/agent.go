@@ -149,6 +149,7 @@ func RunWithLog(ctx context.Context, cfg Config, w io.Writer) (err error) {
 	reports.start("retired rules", a.retireRules)
 	reports.start("status", a.serveStatus)
 	reports.start("metrics", a.serveMetrics)
+	reports.start("service manager", a.notify)
 	packets.start("wire", func(ctx context.Context) error { return a.wire.Run(ctx, a.engine.Worker) })
 	link.start("control plane", a.link)
 	log.Info("agent runs", "version", Version, "mode", cfg.Mode, "lan", cfg.Ports.LAN, "wan", cfg.Ports.WAN)

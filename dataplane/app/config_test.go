@@ -108,3 +108,13 @@ func TestCommandsGiveOneClearError(t *testing.T) {
 		t.Errorf("version: %d, %q", code, out)
 	}
 }
+
+func TestShippedConfigurationIsGood(t *testing.T) {
+	cfg, err := ReadConfig(filepath.Join("..", "..", "deploy", "systemd", "agent.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cfg.checkPorts(); err != nil {
+		t.Error(err)
+	}
+}

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	bundlev1 "github.com/kadomori/kadomori/proto/gen/kadomori/bundle/v1"
+	fleetv1 "github.com/kadomori/kadomori/proto/gen/kadomori/fleet/v1"
 )
 
 // PayloadType is the DSSE payload type of a bundle's manifest.
@@ -62,37 +63,94 @@ func Sign(key ed25519.PrivateKey, m *bundlev1.Manifest) (*bundlev1.Envelope, err
 	if err != nil {
 		return nil, fmt.Errorf("encode manifest: %w", err)
 	}
+	return wrap(key, PayloadType, payload)
+}
+
+func wrap(key ed25519.PrivateKey, payloadType string, payload []byte) (*bundlev1.Envelope, error) {
 	pub, ok := key.Public().(ed25519.PublicKey)
 	if !ok {
 		return nil, errors.New("signing key has no Ed25519 public half")
 	}
 	return &bundlev1.Envelope{
-		PayloadType: PayloadType,
+		PayloadType: payloadType,
 		Payload:     payload,
-		Signatures:  []*bundlev1.Signature{{Keyid: KeyID(pub), Sig: ed25519.Sign(key, preAuth(PayloadType, payload))}},
+		Signatures:  []*bundlev1.Signature{{Keyid: KeyID(pub), Sig: ed25519.Sign(key, preAuth(payloadType, payload))}},
 	}, nil
 }
 
 // Verify returns the manifest when at least one signature is by a key in trusted. Errors: ErrSignature, or what is malformed.
 // The appliance calls it before it believes anything else about a bundle.
 func Verify(trusted []ed25519.PublicKey, env *bundlev1.Envelope) (*bundlev1.Manifest, error) {
-	if env.GetPayloadType() != PayloadType {
-		return nil, fmt.Errorf("envelope payload type %q, want %q", env.GetPayloadType(), PayloadType)
+	if err := verify(trusted, env, PayloadType); err != nil {
+		return nil, err
+	}
+	m := &bundlev1.Manifest{}
+	if err := proto.Unmarshal(env.GetPayload(), m); err != nil {
+		return nil, fmt.Errorf("decode manifest: %w", err)
+	}
+	return m, nil
+}
+
+// verify wants a signature by a key in trusted over a payload of the type.
+func verify(trusted []ed25519.PublicKey, env *bundlev1.Envelope, payloadType string) error {
+	if env.GetPayloadType() != payloadType {
+		return fmt.Errorf("envelope payload type %q, want %q", env.GetPayloadType(), payloadType)
 	}
 	pae := preAuth(env.GetPayloadType(), env.GetPayload())
 	for _, s := range env.GetSignatures() {
 		for _, pub := range trusted {
 			// The key id is a hint only (DSSE): every trusted key is tried.
 			if len(pub) == ed25519.PublicKeySize && len(s.GetSig()) == ed25519.SignatureSize && ed25519.Verify(pub, pae, s.GetSig()) {
-				m := &bundlev1.Manifest{}
-				if err := proto.Unmarshal(env.GetPayload(), m); err != nil {
-					return nil, fmt.Errorf("decode manifest: %w", err)
-				}
-				return m, nil
+				return nil
 			}
 		}
 	}
-	return nil, ErrSignature
+	return ErrSignature
+}
+
+// CommandType is the DSSE payload type of a command.
+const CommandType = "application/vnd.kadomori.command+protobuf"
+
+// MaxCommandLife is the longest that a command may be valid.
+const MaxCommandLife = 7 * 24 * time.Hour
+
+// SignCommand wraps a command in an envelope signed by key. The control plane's signer calls it.
+func SignCommand(key ed25519.PrivateKey, c *fleetv1.Command) (*bundlev1.Envelope, error) {
+	payload, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("encode command: %w", err)
+	}
+	return wrap(key, CommandType, payload)
+}
+
+// VerifyCommand returns the command when at least one signature is by a key in trusted. Errors: ErrSignature, or what is
+// malformed. The payload type keeps a manifest from being taken for a command.
+func VerifyCommand(trusted []ed25519.PublicKey, env *bundlev1.Envelope) (*fleetv1.Command, error) {
+	if err := verify(trusted, env, CommandType); err != nil {
+		return nil, err
+	}
+	c := &fleetv1.Command{}
+	if err := proto.Unmarshal(env.GetPayload(), c); err != nil {
+		return nil, fmt.Errorf("decode command: %w", err)
+	}
+	if len(c.GetId()) != 16 {
+		return nil, fmt.Errorf("command's id has %d bytes, want 16", len(c.GetId()))
+	}
+	return c, nil
+}
+
+// CheckCommand says whether a verified command may be done on an appliance now. Errors: ErrAudience, ErrExpired.
+func CheckCommand(c *fleetv1.Command, applianceID int32, now time.Time) error {
+	if c.GetAudience() != Audience(applianceID) {
+		return fmt.Errorf("%w: %q", ErrAudience, c.GetAudience())
+	}
+	if c.GetExpires() == nil || now.After(c.GetExpires().AsTime()) {
+		return fmt.Errorf("%w: since %s", ErrExpired, c.GetExpires().AsTime().Format(time.RFC3339))
+	}
+	if c.GetIssued() == nil || c.GetExpires().AsTime().Sub(c.GetIssued().AsTime()) > MaxCommandLife {
+		return fmt.Errorf("command is valid for more than %s", MaxCommandLife)
+	}
+	return nil
 }
 
 // Audience returns the audience string of one appliance.

@@ -23,6 +23,60 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type CommandResult_State int32
+
+const (
+	CommandResult_STATE_UNSPECIFIED CommandResult_State = 0
+	CommandResult_STATE_DONE        CommandResult_State = 1
+	// Not done: expired, for another box, malformed.
+	CommandResult_STATE_REFUSED CommandResult_State = 2
+	// Tried, and it did not work.
+	CommandResult_STATE_FAILED CommandResult_State = 3
+)
+
+// Enum value maps for CommandResult_State.
+var (
+	CommandResult_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "STATE_DONE",
+		2: "STATE_REFUSED",
+		3: "STATE_FAILED",
+	}
+	CommandResult_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"STATE_DONE":        1,
+		"STATE_REFUSED":     2,
+		"STATE_FAILED":      3,
+	}
+)
+
+func (x CommandResult_State) Enum() *CommandResult_State {
+	p := new(CommandResult_State)
+	*p = x
+	return p
+}
+
+func (x CommandResult_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CommandResult_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_kadomori_fleet_v1_fleet_proto_enumTypes[0].Descriptor()
+}
+
+func (CommandResult_State) Type() protoreflect.EnumType {
+	return &file_kadomori_fleet_v1_fleet_proto_enumTypes[0]
+}
+
+func (x CommandResult_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CommandResult_State.Descriptor instead.
+func (CommandResult_State) EnumDescriptor() ([]byte, []int) {
+	return file_kadomori_fleet_v1_fleet_proto_rawDescGZIP(), []int{3, 0}
+}
+
 type WatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	AgentVersion  string                 `protobuf:"bytes,1,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
@@ -74,8 +128,11 @@ type WatchResponse struct {
 	// The bundle wanted of each kind; absent kinds stay as they are.
 	Bundles []*v1.Envelope `protobuf:"bytes,2,rep,name=bundles,proto3" json:"bundles,omitempty"`
 	// What the database holds of each stream of this appliance: what the spool may forget.
-	Committed     []*Committed           `protobuf:"bytes,3,rep,name=committed,proto3" json:"committed,omitempty"`
-	ServerTime    *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=server_time,json=serverTime,proto3" json:"server_time,omitempty"`
+	Committed  []*Committed           `protobuf:"bytes,3,rep,name=committed,proto3" json:"committed,omitempty"`
+	ServerTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=server_time,json=serverTime,proto3" json:"server_time,omitempty"`
+	// Commands that have no result yet and are not expired, each a DSSE envelope whose payload is a Command
+	// (payload type "application/vnd.kadomori.command+protobuf").
+	Commands      []*v1.Envelope `protobuf:"bytes,5,rep,name=commands,proto3" json:"commands,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -138,6 +195,279 @@ func (x *WatchResponse) GetServerTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *WatchResponse) GetCommands() []*v1.Envelope {
+	if x != nil {
+		return x.Commands
+	}
+	return nil
+}
+
+// Command is something to do once. An appliance checks signature, audience and expiry, does each id once, and answers with a
+// CommandResult in its next ReportState.
+type Command struct {
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Id       []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`             // 16 random bytes
+	Audience string                 `protobuf:"bytes,2,opt,name=audience,proto3" json:"audience,omitempty"` // "appliance:<id>"
+	Issued   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=issued,proto3" json:"issued,omitempty"`
+	// At most 7 days after issued.
+	Expires  *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires,proto3" json:"expires,omitempty"`
+	IssuedBy string                 `protobuf:"bytes,5,opt,name=issued_by,json=issuedBy,proto3" json:"issued_by,omitempty"` // operator's name
+	Reason   string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Types that are valid to be assigned to Action:
+	//
+	//	*Command_Quarantine_
+	//	*Command_Release_
+	//	*Command_Bypass_
+	//	*Command_SelfTest_
+	//	*Command_Diagnostic_
+	//	*Command_FactoryReset_
+	Action        isCommand_Action `protobuf_oneof:"action"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Command) Reset() {
+	*x = Command{}
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Command) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Command) ProtoMessage() {}
+
+func (x *Command) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Command.ProtoReflect.Descriptor instead.
+func (*Command) Descriptor() ([]byte, []int) {
+	return file_kadomori_fleet_v1_fleet_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Command) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Command) GetAudience() string {
+	if x != nil {
+		return x.Audience
+	}
+	return ""
+}
+
+func (x *Command) GetIssued() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Issued
+	}
+	return nil
+}
+
+func (x *Command) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *Command) GetIssuedBy() string {
+	if x != nil {
+		return x.IssuedBy
+	}
+	return ""
+}
+
+func (x *Command) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Command) GetAction() isCommand_Action {
+	if x != nil {
+		return x.Action
+	}
+	return nil
+}
+
+func (x *Command) GetQuarantine() *Command_Quarantine {
+	if x != nil {
+		if x, ok := x.Action.(*Command_Quarantine_); ok {
+			return x.Quarantine
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRelease() *Command_Release {
+	if x != nil {
+		if x, ok := x.Action.(*Command_Release_); ok {
+			return x.Release
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetBypass() *Command_Bypass {
+	if x != nil {
+		if x, ok := x.Action.(*Command_Bypass_); ok {
+			return x.Bypass
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetSelfTest() *Command_SelfTest {
+	if x != nil {
+		if x, ok := x.Action.(*Command_SelfTest_); ok {
+			return x.SelfTest
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDiagnostic() *Command_Diagnostic {
+	if x != nil {
+		if x, ok := x.Action.(*Command_Diagnostic_); ok {
+			return x.Diagnostic
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetFactoryReset() *Command_FactoryReset {
+	if x != nil {
+		if x, ok := x.Action.(*Command_FactoryReset_); ok {
+			return x.FactoryReset
+		}
+	}
+	return nil
+}
+
+type isCommand_Action interface {
+	isCommand_Action()
+}
+
+type Command_Quarantine_ struct {
+	Quarantine *Command_Quarantine `protobuf:"bytes,10,opt,name=quarantine,proto3,oneof"`
+}
+
+type Command_Release_ struct {
+	Release *Command_Release `protobuf:"bytes,11,opt,name=release,proto3,oneof"`
+}
+
+type Command_Bypass_ struct {
+	Bypass *Command_Bypass `protobuf:"bytes,12,opt,name=bypass,proto3,oneof"`
+}
+
+type Command_SelfTest_ struct {
+	SelfTest *Command_SelfTest `protobuf:"bytes,13,opt,name=self_test,json=selfTest,proto3,oneof"`
+}
+
+type Command_Diagnostic_ struct {
+	Diagnostic *Command_Diagnostic `protobuf:"bytes,14,opt,name=diagnostic,proto3,oneof"`
+}
+
+type Command_FactoryReset_ struct {
+	FactoryReset *Command_FactoryReset `protobuf:"bytes,15,opt,name=factory_reset,json=factoryReset,proto3,oneof"`
+}
+
+func (*Command_Quarantine_) isCommand_Action() {}
+
+func (*Command_Release_) isCommand_Action() {}
+
+func (*Command_Bypass_) isCommand_Action() {}
+
+func (*Command_SelfTest_) isCommand_Action() {}
+
+func (*Command_Diagnostic_) isCommand_Action() {}
+
+func (*Command_FactoryReset_) isCommand_Action() {}
+
+type CommandResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	State CommandResult_State    `protobuf:"varint,2,opt,name=state,proto3,enum=kadomori.fleet.v1.CommandResult_State" json:"state,omitempty"`
+	// What was done, or why it was refused or did not work.
+	Detail        string                 `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	Time          *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=time,proto3" json:"time,omitempty"` // box time
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommandResult) Reset() {
+	*x = CommandResult{}
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommandResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommandResult) ProtoMessage() {}
+
+func (x *CommandResult) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
+func (*CommandResult) Descriptor() ([]byte, []int) {
+	return file_kadomori_fleet_v1_fleet_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CommandResult) GetId() []byte {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *CommandResult) GetState() CommandResult_State {
+	if x != nil {
+		return x.State
+	}
+	return CommandResult_STATE_UNSPECIFIED
+}
+
+func (x *CommandResult) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *CommandResult) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
 type Committed struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	StreamId []byte                 `protobuf:"bytes,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
@@ -149,7 +479,7 @@ type Committed struct {
 
 func (x *Committed) Reset() {
 	*x = Committed{}
-	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[2]
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -161,7 +491,7 @@ func (x *Committed) String() string {
 func (*Committed) ProtoMessage() {}
 
 func (x *Committed) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[2]
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -174,7 +504,7 @@ func (x *Committed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Committed.ProtoReflect.Descriptor instead.
 func (*Committed) Descriptor() ([]byte, []int) {
-	return file_kadomori_fleet_v1_fleet_proto_rawDescGZIP(), []int{2}
+	return file_kadomori_fleet_v1_fleet_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Committed) GetStreamId() []byte {
@@ -201,7 +531,7 @@ type FetchBundleRequest struct {
 
 func (x *FetchBundleRequest) Reset() {
 	*x = FetchBundleRequest{}
-	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[3]
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -213,7 +543,7 @@ func (x *FetchBundleRequest) String() string {
 func (*FetchBundleRequest) ProtoMessage() {}
 
 func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[3]
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -226,7 +556,7 @@ func (x *FetchBundleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleRequest.ProtoReflect.Descriptor instead.
 func (*FetchBundleRequest) Descriptor() ([]byte, []int) {
-	return file_kadomori_fleet_v1_fleet_proto_rawDescGZIP(), []int{3}
+	return file_kadomori_fleet_v1_fleet_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *FetchBundleRequest) GetSha256() []byte {
@@ -252,7 +582,7 @@ type FetchBundleResponse struct {
 
 func (x *FetchBundleResponse) Reset() {
 	*x = FetchBundleResponse{}
-	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[4]
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -264,7 +594,7 @@ func (x *FetchBundleResponse) String() string {
 func (*FetchBundleResponse) ProtoMessage() {}
 
 func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[4]
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -277,7 +607,7 @@ func (x *FetchBundleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchBundleResponse.ProtoReflect.Descriptor instead.
 func (*FetchBundleResponse) Descriptor() ([]byte, []int) {
-	return file_kadomori_fleet_v1_fleet_proto_rawDescGZIP(), []int{4}
+	return file_kadomori_fleet_v1_fleet_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *FetchBundleResponse) GetChunk() []byte {
@@ -288,20 +618,22 @@ func (x *FetchBundleResponse) GetChunk() []byte {
 }
 
 type ReportStateRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	Bundles       []*BundleState         `protobuf:"bytes,2,rep,name=bundles,proto3" json:"bundles,omitempty"`
-	AgentVersion  string                 `protobuf:"bytes,3,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
-	BoxTime       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=box_time,json=boxTime,proto3" json:"box_time,omitempty"`
-	WireMode      string                 `protobuf:"bytes,5,opt,name=wire_mode,json=wireMode,proto3" json:"wire_mode,omitempty"`
-	StreamId      []byte                 `protobuf:"bytes,6,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Revision     uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Bundles      []*BundleState         `protobuf:"bytes,2,rep,name=bundles,proto3" json:"bundles,omitempty"`
+	AgentVersion string                 `protobuf:"bytes,3,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
+	BoxTime      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=box_time,json=boxTime,proto3" json:"box_time,omitempty"`
+	WireMode     string                 `protobuf:"bytes,5,opt,name=wire_mode,json=wireMode,proto3" json:"wire_mode,omitempty"`
+	StreamId     []byte                 `protobuf:"bytes,6,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
+	// Results of commands since the last report that was answered.
+	Commands      []*CommandResult `protobuf:"bytes,7,rep,name=commands,proto3" json:"commands,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReportStateRequest) Reset() {
 	*x = ReportStateRequest{}
-	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[5]
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -313,7 +645,7 @@ func (x *ReportStateRequest) String() string {
 func (*ReportStateRequest) ProtoMessage() {}
 
 func (x *ReportStateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[5]
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -326,7 +658,7 @@ func (x *ReportStateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStateRequest.ProtoReflect.Descriptor instead.
 func (*ReportStateRequest) Descriptor() ([]byte, []int) {
-	return file_kadomori_fleet_v1_fleet_proto_rawDescGZIP(), []int{5}
+	return file_kadomori_fleet_v1_fleet_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReportStateRequest) GetRevision() uint64 {
@@ -371,6 +703,13 @@ func (x *ReportStateRequest) GetStreamId() []byte {
 	return nil
 }
 
+func (x *ReportStateRequest) GetCommands() []*CommandResult {
+	if x != nil {
+		return x.Commands
+	}
+	return nil
+}
+
 type BundleState struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          v1.Kind                `protobuf:"varint,1,opt,name=kind,proto3,enum=kadomori.bundle.v1.Kind" json:"kind,omitempty"`
@@ -385,7 +724,7 @@ type BundleState struct {
 
 func (x *BundleState) Reset() {
 	*x = BundleState{}
-	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[6]
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -397,7 +736,7 @@ func (x *BundleState) String() string {
 func (*BundleState) ProtoMessage() {}
 
 func (x *BundleState) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[6]
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -410,7 +749,7 @@ func (x *BundleState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BundleState.ProtoReflect.Descriptor instead.
 func (*BundleState) Descriptor() ([]byte, []int) {
-	return file_kadomori_fleet_v1_fleet_proto_rawDescGZIP(), []int{6}
+	return file_kadomori_fleet_v1_fleet_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *BundleState) GetKind() v1.Kind {
@@ -458,7 +797,7 @@ type ReportStateResponse struct {
 
 func (x *ReportStateResponse) Reset() {
 	*x = ReportStateResponse{}
-	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[7]
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -470,7 +809,7 @@ func (x *ReportStateResponse) String() string {
 func (*ReportStateResponse) ProtoMessage() {}
 
 func (x *ReportStateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[7]
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -483,7 +822,7 @@ func (x *ReportStateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStateResponse.ProtoReflect.Descriptor instead.
 func (*ReportStateResponse) Descriptor() ([]byte, []int) {
-	return file_kadomori_fleet_v1_fleet_proto_rawDescGZIP(), []int{7}
+	return file_kadomori_fleet_v1_fleet_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReportStateResponse) GetServerTime() *timestamppb.Timestamp {
@@ -500,19 +839,345 @@ func (x *ReportStateResponse) GetCommitted() []*Committed {
 	return nil
 }
 
+// Cuts an inside device off: nothing of it is forwarded in either direction.
+type Command_Quarantine struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Mac   []byte                 `protobuf:"bytes,1,opt,name=mac,proto3" json:"mac,omitempty"` // 6 bytes; empty when only the address is known
+	Ip    []byte                 `protobuf:"bytes,2,opt,name=ip,proto3" json:"ip,omitempty"`   // 4 or 16 bytes; empty when only the MAC is known
+	// When it ends by itself; absent: when released.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Command_Quarantine) Reset() {
+	*x = Command_Quarantine{}
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Command_Quarantine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Command_Quarantine) ProtoMessage() {}
+
+func (x *Command_Quarantine) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Command_Quarantine.ProtoReflect.Descriptor instead.
+func (*Command_Quarantine) Descriptor() ([]byte, []int) {
+	return file_kadomori_fleet_v1_fleet_proto_rawDescGZIP(), []int{2, 0}
+}
+
+func (x *Command_Quarantine) GetMac() []byte {
+	if x != nil {
+		return x.Mac
+	}
+	return nil
+}
+
+func (x *Command_Quarantine) GetIp() []byte {
+	if x != nil {
+		return x.Ip
+	}
+	return nil
+}
+
+func (x *Command_Quarantine) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+// Ends a quarantine; both empty ends all.
+type Command_Release struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mac           []byte                 `protobuf:"bytes,1,opt,name=mac,proto3" json:"mac,omitempty"`
+	Ip            []byte                 `protobuf:"bytes,2,opt,name=ip,proto3" json:"ip,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Command_Release) Reset() {
+	*x = Command_Release{}
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Command_Release) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Command_Release) ProtoMessage() {}
+
+func (x *Command_Release) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Command_Release.ProtoReflect.Descriptor instead.
+func (*Command_Release) Descriptor() ([]byte, []int) {
+	return file_kadomori_fleet_v1_fleet_proto_rawDescGZIP(), []int{2, 1}
+}
+
+func (x *Command_Release) GetMac() []byte {
+	if x != nil {
+		return x.Mac
+	}
+	return nil
+}
+
+func (x *Command_Release) GetIp() []byte {
+	if x != nil {
+		return x.Ip
+	}
+	return nil
+}
+
+// Forwards everything uninspected for a while.
+type Command_Bypass struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	On            bool                   `protobuf:"varint,1,opt,name=on,proto3" json:"on,omitempty"`
+	Seconds       uint32                 `protobuf:"varint,2,opt,name=seconds,proto3" json:"seconds,omitempty"` // 1..86400 when on
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Command_Bypass) Reset() {
+	*x = Command_Bypass{}
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Command_Bypass) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Command_Bypass) ProtoMessage() {}
+
+func (x *Command_Bypass) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Command_Bypass.ProtoReflect.Descriptor instead.
+func (*Command_Bypass) Descriptor() ([]byte, []int) {
+	return file_kadomori_fleet_v1_fleet_proto_rawDescGZIP(), []int{2, 2}
+}
+
+func (x *Command_Bypass) GetOn() bool {
+	if x != nil {
+		return x.On
+	}
+	return false
+}
+
+func (x *Command_Bypass) GetSeconds() uint32 {
+	if x != nil {
+		return x.Seconds
+	}
+	return 0
+}
+
+// Makes one synthetic detection now.
+type Command_SelfTest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Command_SelfTest) Reset() {
+	*x = Command_SelfTest{}
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Command_SelfTest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Command_SelfTest) ProtoMessage() {}
+
+func (x *Command_SelfTest) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Command_SelfTest.ProtoReflect.Descriptor instead.
+func (*Command_SelfTest) Descriptor() ([]byte, []int) {
+	return file_kadomori_fleet_v1_fleet_proto_rawDescGZIP(), []int{2, 3}
+}
+
+// Answers with the agent's status as JSON in CommandResult.detail, at most 64 KiB.
+type Command_Diagnostic struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Command_Diagnostic) Reset() {
+	*x = Command_Diagnostic{}
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Command_Diagnostic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Command_Diagnostic) ProtoMessage() {}
+
+func (x *Command_Diagnostic) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Command_Diagnostic.ProtoReflect.Descriptor instead.
+func (*Command_Diagnostic) Descriptor() ([]byte, []int) {
+	return file_kadomori_fleet_v1_fleet_proto_rawDescGZIP(), []int{2, 4}
+}
+
+// Forgets identity, bundles and events; the box waits for a new claim. Events that are not committed are lost on purpose.
+type Command_FactoryReset struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Command_FactoryReset) Reset() {
+	*x = Command_FactoryReset{}
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Command_FactoryReset) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Command_FactoryReset) ProtoMessage() {}
+
+func (x *Command_FactoryReset) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_fleet_v1_fleet_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Command_FactoryReset.ProtoReflect.Descriptor instead.
+func (*Command_FactoryReset) Descriptor() ([]byte, []int) {
+	return file_kadomori_fleet_v1_fleet_proto_rawDescGZIP(), []int{2, 5}
+}
+
 var File_kadomori_fleet_v1_fleet_proto protoreflect.FileDescriptor
 
 const file_kadomori_fleet_v1_fleet_proto_rawDesc = "" +
 	"\n" +
 	"\x1dkadomori/fleet/v1/fleet.proto\x12\x11kadomori.fleet.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fkadomori/bundle/v1/bundle.proto\"3\n" +
 	"\fWatchRequest\x12#\n" +
-	"\ragent_version\x18\x01 \x01(\tR\fagentVersion\"\xdc\x01\n" +
+	"\ragent_version\x18\x01 \x01(\tR\fagentVersion\"\x96\x02\n" +
 	"\rWatchResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x126\n" +
 	"\abundles\x18\x02 \x03(\v2\x1c.kadomori.bundle.v1.EnvelopeR\abundles\x12:\n" +
 	"\tcommitted\x18\x03 \x03(\v2\x1c.kadomori.fleet.v1.CommittedR\tcommitted\x12;\n" +
 	"\vserver_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"serverTime\"B\n" +
+	"serverTime\x128\n" +
+	"\bcommands\x18\x05 \x03(\v2\x1c.kadomori.bundle.v1.EnvelopeR\bcommands\"\xee\x06\n" +
+	"\aCommand\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12\x1a\n" +
+	"\baudience\x18\x02 \x01(\tR\baudience\x122\n" +
+	"\x06issued\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x06issued\x124\n" +
+	"\aexpires\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x1b\n" +
+	"\tissued_by\x18\x05 \x01(\tR\bissuedBy\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12G\n" +
+	"\n" +
+	"quarantine\x18\n" +
+	" \x01(\v2%.kadomori.fleet.v1.Command.QuarantineH\x00R\n" +
+	"quarantine\x12>\n" +
+	"\arelease\x18\v \x01(\v2\".kadomori.fleet.v1.Command.ReleaseH\x00R\arelease\x12;\n" +
+	"\x06bypass\x18\f \x01(\v2!.kadomori.fleet.v1.Command.BypassH\x00R\x06bypass\x12B\n" +
+	"\tself_test\x18\r \x01(\v2#.kadomori.fleet.v1.Command.SelfTestH\x00R\bselfTest\x12G\n" +
+	"\n" +
+	"diagnostic\x18\x0e \x01(\v2%.kadomori.fleet.v1.Command.DiagnosticH\x00R\n" +
+	"diagnostic\x12N\n" +
+	"\rfactory_reset\x18\x0f \x01(\v2'.kadomori.fleet.v1.Command.FactoryResetH\x00R\ffactoryReset\x1a`\n" +
+	"\n" +
+	"Quarantine\x12\x10\n" +
+	"\x03mac\x18\x01 \x01(\fR\x03mac\x12\x0e\n" +
+	"\x02ip\x18\x02 \x01(\fR\x02ip\x120\n" +
+	"\x05until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x1a+\n" +
+	"\aRelease\x12\x10\n" +
+	"\x03mac\x18\x01 \x01(\fR\x03mac\x12\x0e\n" +
+	"\x02ip\x18\x02 \x01(\fR\x02ip\x1a2\n" +
+	"\x06Bypass\x12\x0e\n" +
+	"\x02on\x18\x01 \x01(\bR\x02on\x12\x18\n" +
+	"\aseconds\x18\x02 \x01(\rR\aseconds\x1a\n" +
+	"\n" +
+	"\bSelfTest\x1a\f\n" +
+	"\n" +
+	"Diagnostic\x1a\x0e\n" +
+	"\fFactoryResetB\b\n" +
+	"\x06action\"\xfa\x01\n" +
+	"\rCommandResult\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\fR\x02id\x12<\n" +
+	"\x05state\x18\x02 \x01(\x0e2&.kadomori.fleet.v1.CommandResult.StateR\x05state\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\x12.\n" +
+	"\x04time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\"S\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"STATE_DONE\x10\x01\x12\x11\n" +
+	"\rSTATE_REFUSED\x10\x02\x12\x10\n" +
+	"\fSTATE_FAILED\x10\x03\"B\n" +
 	"\tCommitted\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\fR\bstreamId\x12\x18\n" +
 	"\athrough\x18\x02 \x01(\x04R\athrough\"D\n" +
@@ -520,14 +1185,15 @@ const file_kadomori_fleet_v1_fleet_proto_rawDesc = "" +
 	"\x06sha256\x18\x01 \x01(\fR\x06sha256\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x04R\x06offset\"+\n" +
 	"\x13FetchBundleResponse\x12\x14\n" +
-	"\x05chunk\x18\x01 \x01(\fR\x05chunk\"\x80\x02\n" +
+	"\x05chunk\x18\x01 \x01(\fR\x05chunk\"\xbe\x02\n" +
 	"\x12ReportStateRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x128\n" +
 	"\abundles\x18\x02 \x03(\v2\x1e.kadomori.fleet.v1.BundleStateR\abundles\x12#\n" +
 	"\ragent_version\x18\x03 \x01(\tR\fagentVersion\x125\n" +
 	"\bbox_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aboxTime\x12\x1b\n" +
 	"\twire_mode\x18\x05 \x01(\tR\bwireMode\x12\x1b\n" +
-	"\tstream_id\x18\x06 \x01(\fR\bstreamId\"\xd7\x01\n" +
+	"\tstream_id\x18\x06 \x01(\fR\bstreamId\x12<\n" +
+	"\bcommands\x18\a \x03(\v2 .kadomori.fleet.v1.CommandResultR\bcommands\"\xd7\x01\n" +
 	"\vBundleState\x12,\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x18.kadomori.bundle.v1.KindR\x04kind\x12%\n" +
 	"\x0eactive_version\x18\x02 \x01(\x04R\ractiveVersion\x12#\n" +
@@ -555,40 +1221,63 @@ func file_kadomori_fleet_v1_fleet_proto_rawDescGZIP() []byte {
 	return file_kadomori_fleet_v1_fleet_proto_rawDescData
 }
 
-var file_kadomori_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_kadomori_fleet_v1_fleet_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_kadomori_fleet_v1_fleet_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_kadomori_fleet_v1_fleet_proto_goTypes = []any{
-	(*WatchRequest)(nil),          // 0: kadomori.fleet.v1.WatchRequest
-	(*WatchResponse)(nil),         // 1: kadomori.fleet.v1.WatchResponse
-	(*Committed)(nil),             // 2: kadomori.fleet.v1.Committed
-	(*FetchBundleRequest)(nil),    // 3: kadomori.fleet.v1.FetchBundleRequest
-	(*FetchBundleResponse)(nil),   // 4: kadomori.fleet.v1.FetchBundleResponse
-	(*ReportStateRequest)(nil),    // 5: kadomori.fleet.v1.ReportStateRequest
-	(*BundleState)(nil),           // 6: kadomori.fleet.v1.BundleState
-	(*ReportStateResponse)(nil),   // 7: kadomori.fleet.v1.ReportStateResponse
-	(*v1.Envelope)(nil),           // 8: kadomori.bundle.v1.Envelope
-	(*timestamppb.Timestamp)(nil), // 9: google.protobuf.Timestamp
-	(v1.Kind)(0),                  // 10: kadomori.bundle.v1.Kind
+	(CommandResult_State)(0),      // 0: kadomori.fleet.v1.CommandResult.State
+	(*WatchRequest)(nil),          // 1: kadomori.fleet.v1.WatchRequest
+	(*WatchResponse)(nil),         // 2: kadomori.fleet.v1.WatchResponse
+	(*Command)(nil),               // 3: kadomori.fleet.v1.Command
+	(*CommandResult)(nil),         // 4: kadomori.fleet.v1.CommandResult
+	(*Committed)(nil),             // 5: kadomori.fleet.v1.Committed
+	(*FetchBundleRequest)(nil),    // 6: kadomori.fleet.v1.FetchBundleRequest
+	(*FetchBundleResponse)(nil),   // 7: kadomori.fleet.v1.FetchBundleResponse
+	(*ReportStateRequest)(nil),    // 8: kadomori.fleet.v1.ReportStateRequest
+	(*BundleState)(nil),           // 9: kadomori.fleet.v1.BundleState
+	(*ReportStateResponse)(nil),   // 10: kadomori.fleet.v1.ReportStateResponse
+	(*Command_Quarantine)(nil),    // 11: kadomori.fleet.v1.Command.Quarantine
+	(*Command_Release)(nil),       // 12: kadomori.fleet.v1.Command.Release
+	(*Command_Bypass)(nil),        // 13: kadomori.fleet.v1.Command.Bypass
+	(*Command_SelfTest)(nil),      // 14: kadomori.fleet.v1.Command.SelfTest
+	(*Command_Diagnostic)(nil),    // 15: kadomori.fleet.v1.Command.Diagnostic
+	(*Command_FactoryReset)(nil),  // 16: kadomori.fleet.v1.Command.FactoryReset
+	(*v1.Envelope)(nil),           // 17: kadomori.bundle.v1.Envelope
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(v1.Kind)(0),                  // 19: kadomori.bundle.v1.Kind
 }
 var file_kadomori_fleet_v1_fleet_proto_depIdxs = []int32{
-	8,  // 0: kadomori.fleet.v1.WatchResponse.bundles:type_name -> kadomori.bundle.v1.Envelope
-	2,  // 1: kadomori.fleet.v1.WatchResponse.committed:type_name -> kadomori.fleet.v1.Committed
-	9,  // 2: kadomori.fleet.v1.WatchResponse.server_time:type_name -> google.protobuf.Timestamp
-	6,  // 3: kadomori.fleet.v1.ReportStateRequest.bundles:type_name -> kadomori.fleet.v1.BundleState
-	9,  // 4: kadomori.fleet.v1.ReportStateRequest.box_time:type_name -> google.protobuf.Timestamp
-	10, // 5: kadomori.fleet.v1.BundleState.kind:type_name -> kadomori.bundle.v1.Kind
-	9,  // 6: kadomori.fleet.v1.ReportStateResponse.server_time:type_name -> google.protobuf.Timestamp
-	2,  // 7: kadomori.fleet.v1.ReportStateResponse.committed:type_name -> kadomori.fleet.v1.Committed
-	0,  // 8: kadomori.fleet.v1.FleetService.Watch:input_type -> kadomori.fleet.v1.WatchRequest
-	3,  // 9: kadomori.fleet.v1.FleetService.FetchBundle:input_type -> kadomori.fleet.v1.FetchBundleRequest
-	5,  // 10: kadomori.fleet.v1.FleetService.ReportState:input_type -> kadomori.fleet.v1.ReportStateRequest
-	1,  // 11: kadomori.fleet.v1.FleetService.Watch:output_type -> kadomori.fleet.v1.WatchResponse
-	4,  // 12: kadomori.fleet.v1.FleetService.FetchBundle:output_type -> kadomori.fleet.v1.FetchBundleResponse
-	7,  // 13: kadomori.fleet.v1.FleetService.ReportState:output_type -> kadomori.fleet.v1.ReportStateResponse
-	11, // [11:14] is the sub-list for method output_type
-	8,  // [8:11] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	17, // 0: kadomori.fleet.v1.WatchResponse.bundles:type_name -> kadomori.bundle.v1.Envelope
+	5,  // 1: kadomori.fleet.v1.WatchResponse.committed:type_name -> kadomori.fleet.v1.Committed
+	18, // 2: kadomori.fleet.v1.WatchResponse.server_time:type_name -> google.protobuf.Timestamp
+	17, // 3: kadomori.fleet.v1.WatchResponse.commands:type_name -> kadomori.bundle.v1.Envelope
+	18, // 4: kadomori.fleet.v1.Command.issued:type_name -> google.protobuf.Timestamp
+	18, // 5: kadomori.fleet.v1.Command.expires:type_name -> google.protobuf.Timestamp
+	11, // 6: kadomori.fleet.v1.Command.quarantine:type_name -> kadomori.fleet.v1.Command.Quarantine
+	12, // 7: kadomori.fleet.v1.Command.release:type_name -> kadomori.fleet.v1.Command.Release
+	13, // 8: kadomori.fleet.v1.Command.bypass:type_name -> kadomori.fleet.v1.Command.Bypass
+	14, // 9: kadomori.fleet.v1.Command.self_test:type_name -> kadomori.fleet.v1.Command.SelfTest
+	15, // 10: kadomori.fleet.v1.Command.diagnostic:type_name -> kadomori.fleet.v1.Command.Diagnostic
+	16, // 11: kadomori.fleet.v1.Command.factory_reset:type_name -> kadomori.fleet.v1.Command.FactoryReset
+	0,  // 12: kadomori.fleet.v1.CommandResult.state:type_name -> kadomori.fleet.v1.CommandResult.State
+	18, // 13: kadomori.fleet.v1.CommandResult.time:type_name -> google.protobuf.Timestamp
+	9,  // 14: kadomori.fleet.v1.ReportStateRequest.bundles:type_name -> kadomori.fleet.v1.BundleState
+	18, // 15: kadomori.fleet.v1.ReportStateRequest.box_time:type_name -> google.protobuf.Timestamp
+	4,  // 16: kadomori.fleet.v1.ReportStateRequest.commands:type_name -> kadomori.fleet.v1.CommandResult
+	19, // 17: kadomori.fleet.v1.BundleState.kind:type_name -> kadomori.bundle.v1.Kind
+	18, // 18: kadomori.fleet.v1.ReportStateResponse.server_time:type_name -> google.protobuf.Timestamp
+	5,  // 19: kadomori.fleet.v1.ReportStateResponse.committed:type_name -> kadomori.fleet.v1.Committed
+	18, // 20: kadomori.fleet.v1.Command.Quarantine.until:type_name -> google.protobuf.Timestamp
+	1,  // 21: kadomori.fleet.v1.FleetService.Watch:input_type -> kadomori.fleet.v1.WatchRequest
+	6,  // 22: kadomori.fleet.v1.FleetService.FetchBundle:input_type -> kadomori.fleet.v1.FetchBundleRequest
+	8,  // 23: kadomori.fleet.v1.FleetService.ReportState:input_type -> kadomori.fleet.v1.ReportStateRequest
+	2,  // 24: kadomori.fleet.v1.FleetService.Watch:output_type -> kadomori.fleet.v1.WatchResponse
+	7,  // 25: kadomori.fleet.v1.FleetService.FetchBundle:output_type -> kadomori.fleet.v1.FetchBundleResponse
+	10, // 26: kadomori.fleet.v1.FleetService.ReportState:output_type -> kadomori.fleet.v1.ReportStateResponse
+	24, // [24:27] is the sub-list for method output_type
+	21, // [21:24] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_kadomori_fleet_v1_fleet_proto_init() }
@@ -596,18 +1285,27 @@ func file_kadomori_fleet_v1_fleet_proto_init() {
 	if File_kadomori_fleet_v1_fleet_proto != nil {
 		return
 	}
+	file_kadomori_fleet_v1_fleet_proto_msgTypes[2].OneofWrappers = []any{
+		(*Command_Quarantine_)(nil),
+		(*Command_Release_)(nil),
+		(*Command_Bypass_)(nil),
+		(*Command_SelfTest_)(nil),
+		(*Command_Diagnostic_)(nil),
+		(*Command_FactoryReset_)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kadomori_fleet_v1_fleet_proto_rawDesc), len(file_kadomori_fleet_v1_fleet_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   8,
+			NumEnums:      1,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_kadomori_fleet_v1_fleet_proto_goTypes,
 		DependencyIndexes: file_kadomori_fleet_v1_fleet_proto_depIdxs,
+		EnumInfos:         file_kadomori_fleet_v1_fleet_proto_enumTypes,
 		MessageInfos:      file_kadomori_fleet_v1_fleet_proto_msgTypes,
 	}.Build()
 	File_kadomori_fleet_v1_fleet_proto = out.File

@@ -95,23 +95,31 @@ func (p *Publisher) Compile(ctx context.Context, tx pgx.Tx, scope Scope, author,
 			return nil, err
 		}
 	}
+	var batch []bundle.Publication
+	flush := func() error {
+		differ, err := p.store.PublishPolicies(ctx, tx, batch)
+		changed, batch = append(changed, differ...), batch[:0]
+		return err
+	}
 	for _, c := range clinics {
 		settings, err := p.merge(c)
 		if err != nil {
 			return nil, err
 		}
 		for _, b := range boxes[c.ID] {
-			pol := policy.Compile(policy.Target{Clinic: c.ID, ClinicName: c.Name, Appliance: b.id}, settings, lists[b.target])
-			_, differs, err := p.store.Publish(ctx, tx, bundle.Publication{
-				Kind: bundlev1.Kind_KIND_POLICY, Clinic: c.ID, Appliance: b.id, Content: pol, Author: author, Reason: reason,
+			batch = append(batch, bundle.Publication{
+				Kind: bundlev1.Kind_KIND_POLICY, Clinic: c.ID, Appliance: b.id, Author: author, Reason: reason,
+				Content: policy.Compile(policy.Target{Clinic: c.ID, ClinicName: c.Name, Appliance: b.id}, settings, lists[b.target]),
 			})
-			if err != nil {
-				return nil, fmt.Errorf("publish policy of appliance %d: %w", b.id, err)
-			}
-			if differs {
-				changed = append(changed, b.id)
+			if len(batch) == publishBatch {
+				if err := flush(); err != nil {
+					return nil, err
+				}
 			}
 		}
+	}
+	if err := flush(); err != nil {
+		return nil, err
 	}
 	if len(changed) == 0 {
 		return nil, nil
@@ -121,6 +129,9 @@ func (p *Publisher) Compile(ctx context.Context, tx pgx.Tx, scope Scope, author,
 	}
 	return changed, Notify(ctx, tx, Notice{Appliances: changed})
 }
+
+// publishBatch is how many policies are stored at once.
+const publishBatch = 500
 
 func raise(ctx context.Context, tx pgx.Tx, ids []int32) error {
 	if _, err := tx.Exec(ctx, `UPDATE appliance SET revision = revision + 1 WHERE $1::int[] IS NULL OR appliance_id = ANY ($1)`, ids); err != nil {

@@ -66,7 +66,7 @@ func (s *Store) PublicKey() ed25519.PublicKey {
 // Publication is what Publish stores.
 type Publication struct {
 	Kind      bundlev1.Kind
-	Clinic    int32 // both 0: for the fleet
+	Clinic    int32 // both 0: for the fleet, through Publish; else through PublishPolicies
 	Appliance int32
 	Content   proto.Message
 	Author    string
@@ -90,7 +90,10 @@ func (s *Store) Publish(ctx context.Context, tx pgx.Tx, p Publication) (version 
 		return 0, false, err
 	}
 	sum := sha256.Sum256(content)
-	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtext('bundle ' || $1), $2)`, kind, p.Appliance); err != nil {
+	if p.Appliance != 0 {
+		return 0, false, errors.New("publish bundle: policies go through PublishPolicies")
+	}
+	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtext('bundle ' || $1), 0)`, kind); err != nil {
 		return 0, false, fmt.Errorf("lock bundles: %w", err)
 	}
 	var last int64
@@ -110,30 +113,111 @@ func (s *Store) Publish(ctx context.Context, tx pgx.Tx, p Publication) (version 
 		}
 		return uint64(last), true, s.Release(ctx, tx, p.Kind, uint64(last))
 	}
-	audience := sign.Fleet
-	var clinic, appliance *int32
-	if p.Appliance != 0 {
-		audience = sign.Audience(p.Appliance)
-		clinic, appliance = &p.Clinic, &p.Appliance
-	}
-	env, err := sign.Sign(s.key, &bundlev1.Manifest{
-		Kind: p.Kind, Version: uint64(last) + 1, Sha256: sum[:], Size: uint64(len(content)), Audience: audience,
-		Created: timestamppb.New(now), Expires: timestamppb.New(now.Add(Life)),
-	})
+	envelope, err := s.envelope(p.Kind, uint64(last)+1, sum, len(content), sign.Fleet, now)
 	if err != nil {
-		return 0, false, fmt.Errorf("sign bundle: %w", err)
+		return 0, false, err
 	}
-	envelope, err := proto.MarshalOptions{Deterministic: true}.Marshal(env)
-	if err != nil {
-		return 0, false, fmt.Errorf("encode envelope: %w", err)
-	}
-	_, err = tx.Exec(ctx, `INSERT INTO bundle (clinic_id, appliance_id, kind, version, sha256, size, envelope, content, author, reason, created_at, released)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
-		clinic, appliance, kind, last+1, sum[:], len(content), envelope, content, p.Author, p.Reason, now, !p.Held)
+	_, err = tx.Exec(ctx, `INSERT INTO bundle (kind, version, sha256, size, envelope, content, author, reason, created_at, released)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+		kind, last+1, sum[:], len(content), envelope, content, p.Author, p.Reason, now, !p.Held)
 	if err != nil {
 		return 0, false, fmt.Errorf("store bundle: %w", err)
 	}
 	return uint64(last) + 1, true, nil
+}
+
+func (s *Store) envelope(kind bundlev1.Kind, version uint64, sum [sha256.Size]byte, size int, audience string, now time.Time) ([]byte, error) {
+	env, err := sign.Sign(s.key, &bundlev1.Manifest{
+		Kind: kind, Version: version, Sha256: sum[:], Size: uint64(size), Audience: audience,
+		Created: timestamppb.New(now), Expires: timestamppb.New(now.Add(Life)),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("sign bundle: %w", err)
+	}
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(env)
+	if err != nil {
+		return nil, fmt.Errorf("encode envelope: %w", err)
+	}
+	return b, nil
+}
+
+// maxPolicies is how many policies PublishPolicies takes at once: it bounds the statement's size.
+const maxPolicies = 500
+
+// PublishPolicies stores the policies of at most 500 appliances as the wanted ones and returns whose differ from the newest. One
+// appliance alone locks itself; several lock all, for thousands of locks would not fit the database's lock table.
+func (s *Store) PublishPolicies(ctx context.Context, tx pgx.Tx, list []Publication) (changed []int32, err error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	if len(list) > maxPolicies {
+		return nil, fmt.Errorf("publish policies: %d at once, at most %d", len(list), maxPolicies)
+	}
+	ids := make([]int32, len(list))
+	for i := range list {
+		ids[i] = list[i].Appliance
+	}
+	if len(list) == 1 {
+		_, err = tx.Exec(ctx, `SELECT pg_advisory_xact_lock_shared(hashtext('bundle policy'), 0), pg_advisory_xact_lock(hashtext('bundle policy'), $1)`, ids[0])
+	} else {
+		_, err = tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtext('bundle policy'), 0)`)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock bundles: %w", err)
+	}
+	type newest struct {
+		version int64
+		sum     []byte
+		created time.Time
+	}
+	have := map[int32]newest{}
+	q, err := tx.Query(ctx, `SELECT w.appliance_id, b.version, b.sha256, b.created_at FROM unnest($1::int[]) w(appliance_id)
+		CROSS JOIN LATERAL (SELECT version, sha256, created_at FROM bundle WHERE kind = 'policy' AND coalesce(appliance_id, 0) = w.appliance_id
+		ORDER BY version DESC LIMIT 1) b`, ids)
+	if err != nil {
+		return nil, fmt.Errorf("look up newest policies: %w", err)
+	}
+	var id int32
+	var n newest
+	if _, err := pgx.ForEachRow(q, []any{&id, &n.version, &n.sum, &n.created}, func() error {
+		have[id] = newest{n.version, bytes.Clone(n.sum), n.created}
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("look up newest policies: %w", err)
+	}
+	now := s.now()
+	var clinics []int32
+	var versions, sizes []int64
+	var sums, envelopes, contents [][]byte
+	var authors, reasons []string
+	for _, p := range list {
+		content, err := proto.MarshalOptions{Deterministic: true}.Marshal(p.Content)
+		if err != nil {
+			return nil, fmt.Errorf("encode policy of appliance %d: %w", p.Appliance, err)
+		}
+		sum := sha256.Sum256(content)
+		old := have[p.Appliance]
+		if bytes.Equal(old.sum, sum[:]) && now.Before(old.created.Add(Life/2)) {
+			continue
+		}
+		env, err := s.envelope(bundlev1.Kind_KIND_POLICY, uint64(old.version)+1, sum, len(content), sign.Audience(p.Appliance), now)
+		if err != nil {
+			return nil, err
+		}
+		changed, clinics, versions, sizes = append(changed, p.Appliance), append(clinics, p.Clinic), append(versions, old.version+1), append(sizes, int64(len(content)))
+		sums, envelopes, contents = append(sums, sum[:]), append(envelopes, env), append(contents, content)
+		authors, reasons = append(authors, p.Author), append(reasons, p.Reason)
+	}
+	if len(changed) == 0 {
+		return nil, nil
+	}
+	_, err = tx.Exec(ctx, `INSERT INTO bundle (clinic_id, appliance_id, kind, version, sha256, size, envelope, content, author, reason, created_at)
+		SELECT c, a, 'policy', v, s, z, e, b, w, r, $10 FROM unnest($1::int[], $2::int[], $3::bigint[], $4::bytea[], $5::bigint[], $6::bytea[], $7::bytea[], $8::text[], $9::text[])
+		x(c, a, v, s, z, e, b, w, r)`, clinics, changed, versions, sums, sizes, envelopes, contents, authors, reasons, now)
+	if err != nil {
+		return nil, fmt.Errorf("store policies: %w", err)
+	}
+	return changed, nil
 }
 
 // Release makes a held bundle of the fleet wanted by all.

@@ -198,7 +198,7 @@ func loadRules(stderr io.Writer, o *inspectOptions) (*rule.Set, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read rules: %w", err)
 		}
-		rules, errs := rule.Parse(name, f, rule.ParseOptions{Classes: classes})
+		rules, errs := rule.Parse(name, f, rule.ParseOptions{Classes: classes, Dir: filepath.Dir(name)})
 		_ = f.Close()
 		for _, e := range errs {
 			_, _ = fmt.Fprintln(stderr, e)

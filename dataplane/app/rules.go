@@ -141,7 +141,7 @@ func (c *rulesCheck) run(stdin io.Reader, out io.Writer, files []string) error {
 			if err != nil {
 				return fmt.Errorf("open threshold file: %w", err)
 			}
-			defer f.Close()
+			defer func() { _ = f.Close() }()
 			opt.Thresholds = f
 		}
 		begin = time.Now()
@@ -280,7 +280,7 @@ func readClasses(name string) (map[string]rule.Class, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open classification: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	classes, err := rule.ParseClasses(name, f)
 	if err != nil {
 		return nil, fmt.Errorf("read classification: %w", err)
@@ -290,13 +290,13 @@ func readClasses(name string) (map[string]rule.Class, error) {
 
 // readRuleFile reads one file of rules, unpacking it when its name ends in .gz; - is stdin.
 func readRuleFile(name string, stdin io.Reader, opt rule.ParseOptions) ([]*rule.Rule, []*rule.Error, error) {
-	var r io.Reader = stdin
+	r := stdin
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
 			return nil, nil, fmt.Errorf("open rules: %w", err)
 		}
-		defer f.Close()
+		defer func() { _ = f.Close() }()
 		r = bufio.NewReaderSize(f, 256<<10)
 	}
 	if strings.HasSuffix(name, ".gz") {

@@ -73,6 +73,11 @@ lint: setup $(BIN)/golangci-lint $(BIN)/buf ## Lint Go, protocols, C and shell
 	git ls-files 'bpf/*.c' 'bpf/*.h' 'dataplane/*.c' 'dataplane/*.h' ':!bpf/headers' | xargs -r clang-format --dry-run -Werror
 	git ls-files '*.sh' .ci/run | xargs -r shellcheck
 
+.PHONY: conformance
+conformance: setup ## Cases of the rule language and the parsers (CORPUS=folder adds third-party ones)
+	@mkdir -p out
+	go run ./test/cmd/kadomori-conformance $(if $(CORPUS),-corpus $(CORPUS)) -json out/conformance.json -failures out/conformance-failures.txt
+
 .PHONY: fuzz-short
 fuzz-short: setup ## Run every fuzz target for FUZZTIME each (default 20s)
 	@FUZZTIME=$(FUZZTIME) tools/fuzz.sh

@@ -12,7 +12,7 @@ import (
 // one complaint of the browser.
 func TestAnalystWorksByKeyboard(t *testing.T) {
 	c := start(t, 6, 300)
-	ctx, problems := browser(t, 1440, 900)
+	ctx, problems := browser(t)
 	c.signIn(t, ctx, "/triage")
 	until(t, ctx, `document.querySelector("triage-grid tr.cur") !== null && !document.querySelector(".live.wait")`)
 	cursor := `[...document.querySelectorAll("triage-grid tbody tr")].findIndex(r => r.classList.contains("cur"))`
@@ -84,7 +84,7 @@ func TestAnalystWorksByKeyboard(t *testing.T) {
 // TestLettersCanBeTurnedOff: single-letter keys are off by a setting and still work with Alt (WCAG 2.1.4).
 func TestLettersCanBeTurnedOff(t *testing.T) {
 	c := start(t, 3, 60)
-	ctx, _ := browser(t, 1440, 900)
+	ctx, _ := browser(t)
 	c.signIn(t, ctx, "/triage")
 	until(t, ctx, `!!document.querySelector("tr.cur")`)
 	do(t, ctx, chromedp.Click(".user summary"), chromedp.Click(`button[name=keys][value=off]`))
@@ -103,7 +103,7 @@ func TestLettersCanBeTurnedOff(t *testing.T) {
 // TestReportIsFramedUnderItsOwnPolicy shows the frozen page in the console, and asks for another one.
 func TestReportIsFramedUnderItsOwnPolicy(t *testing.T) {
 	c := start(t, 4, 20)
-	ctx, problems := browser(t, 1440, 900)
+	ctx, problems := browser(t)
 	month := c.seed.now.AddDate(0, -1, 0).Format("2006-01")
 	c.signIn(t, ctx, "/reports/"+month+"/1")
 	until(t, ctx, `document.readyState === "complete" && !!document.querySelector("iframe.sheet")`)
@@ -127,7 +127,7 @@ func TestReportIsFramedUnderItsOwnPolicy(t *testing.T) {
 // TestVerdictByKeyboard judges with e 2, sees the rows go, takes it back with z, then suppresses and finds the record.
 func TestVerdictByKeyboard(t *testing.T) {
 	c := start(t, 6, 300)
-	ctx, problems := browser(t, 1440, 900)
+	ctx, problems := browser(t)
 	c.signIn(t, ctx, "/triage")
 	ready := `document.readyState === "complete" && !!document.querySelector("tr.cur") && !document.querySelector(".live.wait")`
 	until(t, ctx, ready)

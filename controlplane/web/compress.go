@@ -16,7 +16,7 @@ func writePage(w http.ResponseWriter, render func(io.Writer) error) error {
 	if w.Header().Get("Content-Encoding") != "gzip" {
 		return render(w)
 	}
-	z := zippers.Get().(*gzip.Writer) //nolint:forcetypeassert,errcheck // the pool holds nothing else
+	z := zippers.Get().(*gzip.Writer) // the pool holds nothing else
 	z.Reset(w)
 	err := render(z)
 	if e := z.Close(); err == nil {

@@ -189,7 +189,7 @@ func (c *Console) events(q *request) error {
 	q.w.Header().Set("Content-Type", "text/event-stream")
 	q.w.Header().Set("X-Accel-Buffering", "no")
 	if _, err := fmt.Fprint(q.w, "retry: 3000\n\n"); err != nil {
-		return nil //nolint:nilerr // the browser went away
+		return nil // the browser went away
 	}
 	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
@@ -213,7 +213,7 @@ func (c *Console) events(q *request) error {
 		if pending {
 			pending = false
 			if _, err := c.cfg.Accounts.Session(q.Context(), q.token); err != nil {
-				return nil //nolint:nilerr // signed out elsewhere: the client's next try is sent to the login
+				return nil // signed out elsewhere: the client's next try is sent to the login
 			}
 			p, err := c.look(q, st)
 			if err != nil {
@@ -227,10 +227,10 @@ func (c *Console) events(q *request) error {
 				return err
 			}
 			if _, err := fmt.Fprintf(q.w, "event: patch\ndata: %s\n\n", b); err != nil {
-				return nil //nolint:nilerr // the browser went away
+				return nil // the browser went away
 			}
 			if err := rc.Flush(); err != nil {
-				return nil //nolint:nilerr // the browser went away
+				return nil // the browser went away
 			}
 		}
 		next.Reset(patchEvery)

@@ -114,7 +114,7 @@ func (c *console) login(t *testing.T) *http.Cookie {
 }
 
 // browser opens Chromium and collects what it complains about. It skips when there is none, but not in CI.
-func browser(t *testing.T, width, height int64) (context.Context, func() []string) {
+func browser(t *testing.T) (context.Context, func() []string) {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	if err != nil {
@@ -124,7 +124,7 @@ func browser(t *testing.T, width, height int64) (context.Context, func() []strin
 		t.Skip("needs the Debian package chromium")
 	}
 	ctx, cancel := chromedp.NewExecAllocator(t.Context(), append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.NoSandbox,
-		chromedp.DisableGPU, chromedp.Flag("lang", "ja"), chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(int(width), int(height)))...)
+		chromedp.DisableGPU, chromedp.Flag("lang", "ja"), chromedp.UserDataDir(t.TempDir()), chromedp.WindowSize(1440, 900))...)
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
@@ -147,7 +147,7 @@ func browser(t *testing.T, width, height int64) (context.Context, func() []strin
 	if err != nil {
 		t.Fatalf("start chromium: %v", err)
 	}
-	do(t, ctx, chromedp.EmulateViewport(width, height))
+	do(t, ctx, chromedp.EmulateViewport(1440, 900))
 	return ctx, func() []string { mu.Lock(); defer mu.Unlock(); return append([]string(nil), problems...) }
 }
 

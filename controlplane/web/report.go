@@ -76,8 +76,10 @@ func (c *Console) months(q *request, tx pgx.Tx, clinic store.Name, n int) ([]pag
 }
 
 func monthOf(clinic store.Name, month time.Time, reports []store.Report, jobs map[string]string, now time.Time) page.Month {
-	m := page.Month{Clinic: clinic.ID, ClinicName: clinic.Name, Month: month, Job: jobs[jobKey(month, clinic.ID)], Future: month.After(now),
-		URL: "/reports/" + jobKey(month, clinic.ID)}
+	m := page.Month{
+		Clinic: clinic.ID, ClinicName: clinic.Name, Month: month, Job: jobs[jobKey(month, clinic.ID)], Future: month.After(now),
+		URL: "/reports/" + jobKey(month, clinic.ID),
+	}
 	for i := range reports {
 		if reports[i].Clinic == clinic.ID && reports[i].Month.Format("2006-01") == month.Format("2006-01") {
 			m.Report = &reports[i]

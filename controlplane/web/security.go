@@ -240,7 +240,7 @@ func (c *Console) loginPage(w http.ResponseWriter, r *http.Request) {
 		problem = p.LoginEnded()
 	}
 	if l := r.URL.Query().Get("lang"); l == "ja" || l == "en" {
-		http.SetCookie(w, &http.Cookie{Name: "kadomori-lang", Value: l, Path: "/login", MaxAge: 365 * 24 * 3600, HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: c.isTLS(r)})
+		http.SetCookie(w, &http.Cookie{Name: "kadomori-lang", Value: l, Path: "/login", MaxAge: 365 * 24 * 3600, HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: c.isTLS(r)}) //nolint:gosec // a language is no secret, and localhost may speak plain HTTP
 	}
 	c.loginForm(w, r, p, "", local(r.FormValue("next")), problem, http.StatusOK)
 }
@@ -277,7 +277,7 @@ func (c *Console) login(w http.ResponseWriter, r *http.Request) {
 	}
 	cookie, secure := c.cookie(r)
 	http.SetCookie(w, &http.Cookie{Name: cookie, Value: token, Path: "/", Expires: expires, HttpOnly: true, Secure: secure, SameSite: http.SameSiteStrictMode}) //nolint:gosec // plain only when Config.Insecure says so
-	http.Redirect(w, r, next, http.StatusSeeOther)
+	http.Redirect(w, r, next, http.StatusSeeOther)                                                                                                              //nolint:gosec // local() let only a path of ours through
 }
 
 func (c *Console) logout(q *request) error {

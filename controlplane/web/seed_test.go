@@ -38,10 +38,18 @@ type seedDevice struct {
 }
 
 var seedNames = []struct{ name, kana string }{
-	{"さくら小児科医院", "さくらしょうにかいいん"}, {"青葉台内科クリニック", "あおばだいないかくりにっく"}, {"はるの整形外科", "はるのせいけいげか"},
-	{"みどり耳鼻咽喉科", "みどりじびいんこうか"}, {"若草眼科", "わかくさがんか"}, {"けやき皮膚科", "けやきひふか"}, {"ひまわり歯科医院", "ひまわりしかいいん"},
-	{"みなと内科循環器クリニック", "みなとないかじゅんかんきくりにっく"}, {"花水木こどもクリニック", "はなみずきこどもくりにっく"}, {"鈴蘭整形外科", "すずらんせいけいげか"},
-	{"しらかば小児科", "しらかばしょうにか"}, {"日だまり在宅診療所", "ひだまりざいたくしんりょうじょ"},
+	{"さくら小児科医院", "さくらしょうにかいいん"},
+	{"青葉台内科クリニック", "あおばだいないかくりにっく"},
+	{"はるの整形外科", "はるのせいけいげか"},
+	{"みどり耳鼻咽喉科", "みどりじびいんこうか"},
+	{"若草眼科", "わかくさがんか"},
+	{"けやき皮膚科", "けやきひふか"},
+	{"ひまわり歯科医院", "ひまわりしかいいん"},
+	{"みなと内科循環器クリニック", "みなとないかじゅんかんきくりにっく"},
+	{"花水木こどもクリニック", "はなみずきこどもくりにっく"},
+	{"鈴蘭整形外科", "すずらんせいけいげか"},
+	{"しらかば小児科", "しらかばしょうにか"},
+	{"日だまり在宅診療所", "ひだまりざいたくしんりょうじょ"},
 }
 
 var seedRules = []struct {
@@ -174,8 +182,10 @@ VALUES ($1, $2, $3, $4, $5, '月-金 09:00-12:30 15:00-18:30 / 土 09:00-13:00',
 		}
 		rows = append(rows, []any{id, box, hour, ms, un, 120_000 + f.rng.IntN(90_000), f.rng.IntN(2) * f.rng.IntN(9), 40_000_000, 90_000_000, 30_000_000})
 	}
-	if _, err := f.conn.CopyFrom(context.Background(), pgx.Identifier{"coverage_hourly"}, []string{"clinic_id", "appliance_id", "hour", "reported_ms", "unprotected_ms",
-		"packets_seen", "packets_lost", "bytes_clear", "bytes_name", "bytes_opaque"}, pgx.CopyFromRows(rows)); err != nil {
+	if _, err := f.conn.CopyFrom(context.Background(), pgx.Identifier{"coverage_hourly"}, []string{
+		"clinic_id", "appliance_id", "hour", "reported_ms", "unprotected_ms",
+		"packets_seen", "packets_lost", "bytes_clear", "bytes_name", "bytes_opaque",
+	}, pgx.CopyFromRows(rows)); err != nil {
 		t.Fatal(err)
 	}
 	f.event(t, b, f.now.Add(-26*time.Minute), "self_test", nil)
@@ -237,8 +247,10 @@ func (f *fleetSeed) alerts(t testing.TB, n int) {
 ON CONFLICT (appliance_id, stream_id) DO UPDATE SET got = excluded.got`)
 }
 
-var seedColumns = []string{"clinic_id", "appliance_id", "stream_id", "seq", "t", "received_at", "kind", "severity", "category", "action", "certainty", "rule", "title", "indicator",
-	"count", "direction", "src_ip", "src_port", "dst_ip", "dst_port", "ip_proto", "app", "device_mac", "device_ip", "zone"}
+var seedColumns = []string{
+	"clinic_id", "appliance_id", "stream_id", "seq", "t", "received_at", "kind", "severity", "category", "action", "certainty", "rule", "title", "indicator",
+	"count", "direction", "src_ip", "src_port", "dst_ip", "dst_port", "ip_proto", "app", "device_mac", "device_ip", "zone",
+}
 
 func (f *fleetSeed) copy(t testing.TB, rows [][]any) {
 	t.Helper()
@@ -262,8 +274,10 @@ func (f *fleetSeed) alertRow(k int, b seedBox, at, received time.Time) []any {
 	if r.weight > 8 && f.rng.IntN(6) == 0 && r.sev < 4 {
 		action = map[string]string{"passed": "blocked", "blocked": "passed"}[action]
 	}
-	return []any{b.clinic, b.appliance, f.stream, f.next(b.appliance), at, received, r.kind, r.sev, r.cat, action, r.certainty, r.rule, r.title, r.indicator,
-		1 + f.rng.IntN(3)/2, r.dir, src, 40000 + f.rng.IntN(9999), dst, port, 6, "tls", d.mac, d.ip, d.zone}
+	return []any{
+		b.clinic, b.appliance, f.stream, f.next(b.appliance), at, received, r.kind, r.sev, r.cat, action, r.certainty, r.rule, r.title, r.indicator,
+		1 + f.rng.IntN(3)/2, r.dir, src, 40000 + f.rng.IntN(9999), dst, port, 6, "tls", d.mac, d.ip, d.zone,
+	}
 }
 
 // late commits one more alert of rule k at the first clinic, as ingest would, and tells everybody.

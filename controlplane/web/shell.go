@@ -108,9 +108,11 @@ func (c *Console) shell(q *request, title string, f *frame, keys ...page.KeyGrou
 	}
 	s.Nav = []page.NavGroup{
 		{Items: []page.NavItem{{URL: s.To("/"), Icon: "home", Label: q.p.Overview()}}},
-		{Title: q.p.Detect(), Items: []page.NavItem{{URL: s.To("/triage"), Icon: "inbox", Label: q.p.Triage(), Badge: groups, BadgeLabel: q.p.BadgeGroups(groups)},
+		{Title: q.p.Detect(), Items: []page.NavItem{
+			{URL: s.To("/triage"), Icon: "inbox", Label: q.p.Triage(), Badge: groups, BadgeLabel: q.p.BadgeGroups(groups)},
 			{URL: s.To("/cases"), Icon: "case", Label: q.p.Cases(), Badge: cases, BadgeLabel: q.p.BadgeCases(cases)},
-			{URL: s.To("/suppressions"), Icon: "mute", Label: q.p.Suppressions(), Badge: expiring, BadgeLabel: q.p.BadgeSuppressions(expiring)}}},
+			{URL: s.To("/suppressions"), Icon: "mute", Label: q.p.Suppressions(), Badge: expiring, BadgeLabel: q.p.BadgeSuppressions(expiring)},
+		}},
 		{Title: q.p.Fleet(), Items: []page.NavItem{
 			{URL: s.To("/clinics"), Icon: "building", Label: q.p.Clinics()},
 			{URL: s.To("/appliances"), Icon: "box", Label: q.p.Appliances(), Badge: boxes, BadgeLabel: q.p.BadgeBoxes(boxes)},
@@ -178,7 +180,7 @@ func (c *Console) settings(q *request) error {
 			v.Set(k, x)
 		}
 	}
-	http.SetCookie(q.w, &http.Cookie{Name: preferences, Value: v.Encode(), Path: "/", MaxAge: 365 * 24 * 3600, HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: c.isTLS(q.Request)})
+	http.SetCookie(q.w, &http.Cookie{Name: preferences, Value: v.Encode(), Path: "/", MaxAge: 365 * 24 * 3600, HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: c.isTLS(q.Request)}) //nolint:gosec // a row height is no secret, and localhost may speak plain HTTP
 	http.Redirect(q.w, q.Request, local(q.PostFormValue("back")), http.StatusSeeOther)
 	return nil
 }

@@ -27,7 +27,7 @@ func TestScreens(t *testing.T) {
 	}
 	c := start(t, 24, 4000)
 	c.judge(t)
-	ctx, problems := browser(t, 1440, 900)
+	ctx, problems := browser(t)
 	do(t, ctx, chromedp.Navigate(c.url+"/login"))
 	shoot(t, ctx, dir, "login-ja-light")
 	c.signIn(t, ctx, "/")

@@ -153,6 +153,15 @@ func (c *Console) triage(q *request) error {
 			return c.flat(q, tx, l, &v)
 		}
 		v.Groups = l.rows(v.Snap)
+		if l.group == "pair" {
+			for i := 0; i*page.BlockRows < len(v.Groups); i++ {
+				b := page.Cut(v.Groups, i)
+				if i > 0 {
+					b.Pairs = nil
+				}
+				v.Blocks = append(v.Blocks, b)
+			}
+		}
 		sig, clinic, ok := parseFocus(v.Focus)
 		g := v.Snap.Group(sig, clinic)
 		if !ok || g == nil {
@@ -394,15 +403,26 @@ func (c *Console) triageRows(q *request) error {
 		return httpError{status: http.StatusBadRequest, title: q.p.Error(), text: q.p.NotFound()}
 	}
 	block := page.Block{Index: b}
+	v := page.Triage{Filter: l.filter, Group: l.group}
 	err = c.fleet(q.Context(), q.op, func(tx pgx.Tx) error {
 		var err error
+		if l.group == "pair" {
+			snap, err := triage.TakeAsOf(q.Context(), tx, l.filter, asof)
+			if err != nil {
+				return err
+			}
+			v.Snap = snap
+			block = page.Cut(l.rows(snap), b)
+			v.Precedents, err = triage.Precedents(q.Context(), tx)
+			return err
+		}
 		block.Rows, err = triage.Alerts(q.Context(), tx, l.filter, q.now, asof, page.BlockRows, b*page.BlockRows)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	c.render(q, page.TriageBlock(c.shell(q, "", nil), block))
+	c.render(q, page.TriageBlock(c.shell(q, "", nil), v, block))
 	return nil
 }
 
@@ -551,8 +571,10 @@ func (c *Console) triageExport(q *request) error {
 	return nil
 }
 
-var exportColumns = []string{"id", "time", "received", "clinic_id", "clinic", "appliance_id", "kind", "rule", "title", "severity", "category", "action",
-	"certainty", "indicator", "count", "src_ip", "src_port", "dst_ip", "dst_port", "device_ip", "device", "zone", "app"}
+var exportColumns = []string{
+	"id", "time", "received", "clinic_id", "clinic", "appliance_id", "kind", "rule", "title", "severity", "category", "action",
+	"certainty", "indicator", "count", "src_ip", "src_port", "dst_ip", "dst_port", "device_ip", "device", "zone", "app",
+}
 
 func exported(a *triage.Alert) map[string]any {
 	ip := func(s string) string { return strings.TrimPrefix(s, "invalid IP") }

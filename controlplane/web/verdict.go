@@ -102,8 +102,10 @@ func (c *Console) verdictView(q *request, tx pgx.Tx, o triage.Order) (page.Verdi
 	if o.Days < 1 || o.Days > triage.MaxDays {
 		o.Days = 30
 	}
-	v := page.Verdict{Order: o, Seen: q.FormValue("seen"), Back: local(q.FormValue("back")), Forbidden: q.may(mayJudge...),
-		MinDate: q.now.In(msg.JST).AddDate(0, 0, 1).Format("2006-01-02"), MaxDate: q.now.In(msg.JST).AddDate(0, 0, triage.MaxDays-1).Format("2006-01-02")}
+	v := page.Verdict{
+		Order: o, Seen: q.FormValue("seen"), Back: local(q.FormValue("back")), Forbidden: q.may(mayJudge...),
+		MinDate: q.now.In(msg.JST).AddDate(0, 0, 1).Format("2006-01-02"), MaxDate: q.now.In(msg.JST).AddDate(0, 0, triage.MaxDays-1).Format("2006-01-02"),
+	}
 	var err error
 	if v.Effect, err = triage.Preview(q.Context(), tx, o); err != nil {
 		return v, err

@@ -327,8 +327,10 @@ FROM decision_scope s CROSS JOIN clinic c WHERE s.decision_id = $1 GROUP BY c.cl
 			return nil, err
 		}
 	}
-	return e, audit.Append(ctx, tx, audit.Entry{Actor: o.Author, Action: "verdict." + o.Verdict, Target: fmt.Sprintf("decision:%d", e.Decision), Reason: o.Reason,
-		Detail: map[string]any{"alerts": e.Alerts, "clinics": e.Clinics, "state": state, "targets": targets(o.Targets), "filter": o.Filter.Key()}})
+	return e, audit.Append(ctx, tx, audit.Entry{
+		Actor: o.Author, Action: "verdict." + o.Verdict, Target: fmt.Sprintf("decision:%d", e.Decision), Reason: o.Reason,
+		Detail: map[string]any{"alerts": e.Alerts, "clinics": e.Clinics, "state": state, "targets": targets(o.Targets), "filter": o.Filter.Key()},
+	})
 }
 
 // targets names at most 50 of them, for the audit log.

@@ -289,8 +289,10 @@ func ChangeCase(ctx context.Context, tx pgx.Tx, id int64, actor, status, resolut
 	if changed == "" {
 		return fmt.Errorf("%w: nothing to change", ErrInvalid)
 	}
-	return audit.Append(ctx, tx, audit.Entry{Actor: actor, Action: "case." + changed, Target: fmt.Sprintf("case:%d", id), Reason: note,
-		Detail: map[string]any{"status": status, "resolution": resolution, "owner": owner}})
+	return audit.Append(ctx, tx, audit.Entry{
+		Actor: actor, Action: "case." + changed, Target: fmt.Sprintf("case:%d", id), Reason: note,
+		Detail: map[string]any{"status": status, "resolution": resolution, "owner": owner},
+	})
 }
 
 // Badges counts open cases, and suppressions that end within 7 days.

@@ -126,10 +126,24 @@ func Sort(gs []*Group, by string) {
 
 // Take reads a snapshot of what f means at the moment now. One hashed aggregate over the period feeds all groupings.
 func Take(ctx context.Context, tx pgx.Tx, f filter.Filter, now time.Time) (*Snapshot, error) {
+	return take(ctx, tx, f, now, time.Time{})
+}
+
+// TakeAsOf is Take as it was at a moment: of what had been committed by then. Pages of a long list are cut from it, so that
+// they don't shift while alerts arrive. Verdicts given since then count.
+func TakeAsOf(ctx context.Context, tx pgx.Tx, f filter.Filter, then time.Time) (*Snapshot, error) {
+	return take(ctx, tx, f, then, then)
+}
+
+func take(ctx context.Context, tx pgx.Tx, f filter.Filter, now, upTo time.Time) (*Snapshot, error) {
 	s := &Snapshot{At: now}
 	s.From, s.To = f.Window(now)
 	width := s.To.Sub(s.From) / Buckets
 	where, args := f.SQL(now, nil)
+	if !upTo.IsZero() {
+		args = append(args, upTo)
+		where += fmt.Sprintf(" AND e.received_at <= $%d", len(args))
+	}
 	n := len(args)
 	args = append(args, s.From, width.Seconds())
 	rows, err := tx.Query(ctx, fmt.Sprintf(`

@@ -54,8 +54,10 @@ INSERT INTO appliance (clinic_id, name, state) VALUES (1, 'a', 'approved'), (2, 
 		events, counts = append(events, e), append(counts, int64(n))
 		rows = append(rows, []any{e.Clinic, e.Clinic, [16]byte{1}, int64(i + 1), e.T, e.T, e.Kind, e.Severity, e.Category, e.Action, e.Rule, e.Title, e.Indicator, n, e.Src, e.Dst, dev})
 	}
-	if _, err := owner.CopyFrom(ctx, pgx.Identifier{"event"}, []string{"clinic_id", "appliance_id", "stream_id", "seq", "t", "received_at", "kind", "severity", "category", "action", "rule",
-		"title", "indicator", "count", "src_ip", "dst_ip", "device_ip"}, pgx.CopyFromRows(rows)); err != nil {
+	if _, err := owner.CopyFrom(ctx, pgx.Identifier{"event"}, []string{
+		"clinic_id", "appliance_id", "stream_id", "seq", "t", "received_at", "kind", "severity", "category", "action", "rule",
+		"title", "indicator", "count", "src_ip", "dst_ip", "device_ip",
+	}, pgx.CopyFromRows(rows)); err != nil {
 		t.Fatal(err)
 	}
 	hits := 0

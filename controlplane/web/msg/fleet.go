@@ -1,3 +1,4 @@
+//nolint:revive // a message's comment is its text
 package msg
 
 import "time"
@@ -56,6 +57,7 @@ func (p P) LinkCount(online, boxes int) string {
 func (p P) IntentSame() string    { return p.pick("一致", "In sync") }
 func (p P) IntentPending() string { return p.pick("反映中", "Applying") }
 func (p P) IntentRefused() string { return p.pick("拒否", "Refused") }
+func (p P) IntentDrifted() string { return p.pick("ずれ", "Drifted") }
 func (p P) IntentNone() string    { return p.pick("未発行", "Nothing published") }
 
 func (p P) ProtInspecting() string { return p.pick("検査中", "Inspecting") }
@@ -205,6 +207,7 @@ func (p P) VisText(clearB, named, opaque int64) string {
 func (p P) UnprotTitle() string {
 	return p.pick("検査を通らずに流れた時間", "Forwarded without inspection")
 }
+
 func (p P) UnprotNone() string {
 	return p.pick("今月、検査停止の記録はありません。", "No uninspected time on record this month.")
 }
@@ -222,6 +225,7 @@ func (p P) LostUndeclared() string { return p.pick("不明な欠落", "Undeclare
 func (p P) LedgerFine(n int64) string {
 	return p.f("%s件を受信、欠落は0件です（連番で確認）。", "%s events received, 0 missing (by sequence number).", Number(n))
 }
+
 func (p P) LedgerNone() string {
 	return p.pick("この装置からの記録は、まだありません。", "Nothing received from this box yet.")
 }
@@ -229,6 +233,7 @@ func (p P) LedgerNone() string {
 func (p P) DevicesSum(named, guests int) string {
 	return p.f("%d台（ほかに患者用などの匿名機器 %d台）", "%d devices (and %d anonymous guest devices)", named, guests)
 }
+
 func (p P) DevicesNone() string {
 	return p.pick("機器はまだ観測されていません", "No devices seen yet")
 }
@@ -294,6 +299,7 @@ func (p P) VersionNo(v int64) string {
 func (p P) RefusedWhy() string  { return p.pick("拒否の理由", "Reason of refusal") }
 func (p P) Certificate() string { return p.pick("証明書の期限", "Certificate ends") }
 func (p P) CertNone() string    { return p.pick("有効な証明書なし", "No valid certificate") }
+
 func (p P) ClockOff(ms int64) string {
 	if ms < 0 {
 		return p.f("%sミリ秒遅れ", "%s ms slow", Number(-ms))
@@ -305,6 +311,7 @@ func (p P) NotReported() string { return p.pick("未報告", "Not reported") }
 func (p P) SpoolDepth(n int64) string {
 	return p.f("%s件", "%s events", Number(n))
 }
+
 func (p P) SelfTestOK(t, now time.Time) string {
 	return p.f("成功 %s", "Passed %s", p.Time(t, now))
 }
@@ -312,9 +319,11 @@ func (p P) SelfTestOK(t, now time.Time) string {
 func (p P) SelfTestBad(t, now time.Time) string {
 	return p.f("失敗 %s", "Failed %s", p.Time(t, now))
 }
+
 func (p P) LastHealth(t string) string {
 	return p.f("最後の稼働報告 %s", "Last health report %s", t)
 }
+
 func (p P) RulesLoaded(n, refused int64) string {
 	if refused == 0 {
 		return p.f("%s件", "%s", Number(n))

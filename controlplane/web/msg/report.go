@@ -1,3 +1,4 @@
+//nolint:revive // a message's comment is its text
 package msg
 
 // Words of the overview and of reports.
@@ -75,12 +76,15 @@ func (p P) ColMonth() string { return p.pick("月", "Month") }
 func (p P) OverviewSum(clinics, boxes int) string {
 	return p.f("%s院・装置%s台", "%s clinics, %s appliances", Number(int64(clinics)), Number(int64(boxes)))
 }
+
 func (p P) NeedHuman() string {
 	return p.pick("いま人の確認が必要なもの", "Needs a human now")
 }
+
 func (p P) NeedNothing() string {
 	return p.pick("いま確認が必要なものはありません", "Nothing needs a human now")
 }
+
 func (p P) NeedCritical(n int64) string {
 	return p.f("深刻度「緊急」の未判定の検知が%s件", "%s critical alerts without a verdict", Number(n))
 }
@@ -115,6 +119,7 @@ func (p P) MonthEnd(month string) string { return p.f("%s分の報告", "Reports
 func (p P) TopDetections() string {
 	return p.pick("優先度の高い検知（24時間）", "Most urgent detections (24 h)")
 }
+
 func (p P) BusyClinics() string {
 	return p.pick("確認の優先度が高いクリニック", "Clinics to look at first")
 }

@@ -1,10 +1,12 @@
+//nolint:revive // a message's comment is its text
 package msg
 
 import "time"
 
 // Words of the shell around every page, and of signing in.
 
-func (p P) Product() string     { return p.pick("門守", "Kadomori") }
+func (p P) Product() string { return p.pick("門守", "Kadomori") }
+
 func (p P) ProductLong() string { return p.pick("門守 フリート管制", "Kadomori fleet console") }
 func (p P) Skip() string        { return p.pick("本文へ移動", "Skip to content") }
 func (p P) NavLabel() string    { return p.pick("主要", "Main") }
@@ -27,9 +29,11 @@ func (p P) ScopeAll(n int) string {
 func (p P) ScopeSome(n int) string {
 	return p.f("%d院を表示中", "%d clinics", n)
 }
+
 func (p P) ScopeFind() string {
 	return p.pick("院名・よみ・番号で絞り込む", "Name, reading or number")
 }
+
 func (p P) ScopeMore(n int) string {
 	return p.f("ほか%s院はクリニック一覧から", "%s more in the list of clinics", Number(int64(n)))
 }

@@ -1,3 +1,4 @@
+//nolint:revive // a message's comment is its text
 package msg
 
 // Words of the triage screen.
@@ -71,8 +72,9 @@ func (p P) TriageSum(alerts int64, groups, clinics int) string {
 func (p P) TriageFlatSum(rows, alerts int64) string {
 	return p.f("%s行・検知%s件を新しい順に表示", "%s rows, %s alerts, newest first", Number(rows), Number(alerts))
 }
-func (p P) GroupBy() string   { return p.pick("まとめ方", "Grouping") }
-func (p P) GroupSig() string  { return p.pick("検知名 › クリニック", "Signature › clinic") }
+func (p P) GroupBy() string  { return p.pick("まとめ方", "Grouping") }
+func (p P) GroupSig() string { return p.pick("検知名 › クリニック", "Signature › clinic") }
+
 func (p P) GroupPair() string { return p.pick("検知名 × クリニック", "Signature × clinic") }
 func (p P) GroupNone() string { return p.pick("1件ずつ", "Every alert") }
 
@@ -136,9 +138,11 @@ func (p P) SortBy(col string) string {
 func (p P) NewGroups() string {
 	return p.pick("新しい検知グループ — 表示する", "new groups — Show")
 }
+
 func (p P) NewAlerts() string {
 	return p.pick("新しい検知 — 表示する", "new alerts — Show")
 }
+
 func (p P) NewSpoken() string {
 	return p.pick("新しい検知があります", "New detections have arrived")
 }
@@ -189,6 +193,7 @@ func (p P) WhenWhere() string { return p.pick("いつ・どこで", "When and wh
 func (p P) HoursLabel(maxN int64, hour string) string {
 	return p.f("1時間ごとの件数。最大は%[2]sの%[1]s件", "Alerts per hour; most at %[2]s: %[1]s", Number(maxN), hour)
 }
+
 func (p P) DayLabel(maxN int64, day string) string {
 	return p.f("1日ごとの件数。最大は%[2]sの%[1]s件", "Alerts per day; most on %[2]s: %[1]s", Number(maxN), day)
 }
@@ -202,9 +207,11 @@ func (p P) EveryAlert() string { return p.pick("1件ずつ見る", "See every al
 func (p P) PanelEmpty() string {
 	return p.pick("行を選ぶと、ここに詳細が出ます。", "Choose a row to see its details here.")
 }
+
 func (p P) PanelFailed() string {
 	return p.pick("詳細を読み込めませんでした。", "The details could not be loaded.")
 }
+
 func (p P) RowGone() string {
 	return p.pick("この検知は、いまの期間と条件には含まれません。", "This detection is not within the period and filter any more.")
 }
@@ -253,6 +260,7 @@ func (p P) KeyNew() string        { return p.pick("新着", "show new") }
 func (p P) KeyNewLong() string {
 	return p.pick("新しい検知を表示する", "Show new detections")
 }
+
 func (p P) KeyClear() string {
 	return p.pick("選択を外す・閉じる", "Clear the selection, close")
 }

@@ -1,3 +1,4 @@
+//nolint:revive // a message's comment is its text
 package msg
 
 import "time"
@@ -47,10 +48,13 @@ func (p P) ScopeTitle() string { return p.pick("適用範囲", "Scope") }
 func (p P) ScopeOnlyDevice(name string) string {
 	return p.f("端末「%s」のみ", "Only device %q", name)
 }
+
 func (p P) ScopeOnlyDst(ip string) string { return p.f("宛先 %s のみ", "Only destination %s", ip) }
+
 func (p P) ScopeOnlyPort(n int) string {
 	return p.f("宛先ポート %d のみ", "Only destination port %d", n)
 }
+
 func (p P) ScopeChosen(n int) string {
 	return p.f("選択した%dクリニック", "The %d clinics chosen", n)
 }
@@ -78,9 +82,11 @@ func (p P) EffectTitle() string { return p.pick("適用すると", "What it does
 func (p P) EffectClose(n int64, verdict string) string {
 	return p.f("未判定の%s件を「%s」で閉じる", "Closes %s alerts as %q", Number(n), verdict)
 }
+
 func (p P) EffectCase() string {
 	return p.pick("ケースを1件開き、あなたを担当にする", "Opens one case, owned by you")
 }
+
 func (p P) EffectSuppress(clinics int) string {
 	return p.f("%dクリニックに抑制を作成（遮断は続けます）", "Creates a suppression at %d clinics (blocking goes on)", clinics)
 }
@@ -100,6 +106,7 @@ func (p P) EffectPending() string {
 func (p P) EffectPassed(n int64) string {
 	return p.f("通過した%s件は、判定しても遮断されません", "The %s that passed are not blocked by a verdict", Number(n))
 }
+
 func (p P) RecordedAs(name string) string {
 	return p.f("記録者 %s・監査ログに残ります", "Recorded as %s, in the audit log", name)
 }
@@ -112,6 +119,7 @@ func (p P) DoVerdict() string {
 func (p P) Judged(n int64, verdict string) string {
 	return p.f("%s件を「%s」と判定しました", "%s alerts judged %q", Number(n), verdict)
 }
+
 func (p P) JudgedPending() string {
 	return p.pick("承認待ちです。承認されるまで何も隠れません。", "Waiting for approval. Nothing is hidden until then.")
 }
@@ -130,9 +138,11 @@ func (p P) VerdictBad() string {
 func (p P) StateChanged() string {
 	return p.pick("ほかの人が先に変更しました。読み込み直してご確認ください。", "Somebody else changed it first. Please reload.")
 }
+
 func (p P) NeedsOther() string {
 	return p.pick("承認は、作成した人とは別の人が行います。", "Approval needs another person than the author.")
 }
+
 func (p P) NeedsRole(roles string) string {
 	return p.f("%sの権限が必要です", "Needs the role %s", roles)
 }
@@ -163,6 +173,7 @@ func (p P) SuppressionsSum(active, soon int) string {
 }
 
 func (p P) EmptySuppressions() string { return p.pick("抑制はありません", "No suppressions") }
+
 func (p P) EmptySuppressionsWhy() string {
 	return p.pick("トリアージで「想定内」または「通知不要」と判定すると、ここに並びます。遮断は抑制されません。", "A verdict \"expected\" or \"do not notify\" makes one. It never opens traffic.")
 }
@@ -204,12 +215,14 @@ func (p P) InClinics(n int, fleet bool) string {
 	}
 	return p.f("%dクリニック", "%d "+en1(int64(n), "clinic", "clinics"), n)
 }
+
 func (p P) ByPerson(author, approver string) string {
 	if approver == "" {
 		return author
 	}
 	return p.f("%s・承認 %s", "%s, approved by %s", author, approver)
 }
+
 func (p P) NotUnblock() string {
 	return p.pick("抑制は一覧に出さないだけで、遮断は続きます。", "A suppression only hides from the list; blocking goes on.")
 }
@@ -272,11 +285,13 @@ func (p P) CaseOpenedBy() string { return p.pick("ケースを開きました", 
 func (p P) CaseStatusTo(s string) string {
 	return p.f("状態を「%s」にしました", "set the status to %s", s)
 }
+
 func (p P) CaseOwnerTo(s string) string {
 	return p.f("担当を %s にしました", "made %s the owner", s)
 }
 func (p P) CaseSaved() string          { return p.pick("記録しました", "Saved") }
 func (p P) BadgeCases(n string) string { return p.f("進行中のケース %s件", "%s open cases", n) }
+
 func (p P) BadgeSuppressions(n string) string {
 	return p.f("7日以内に期限の抑制 %s件", "%s suppressions expire within 7 days", n)
 }
@@ -302,6 +317,7 @@ func (p P) AuditOlder() string { return p.pick("さらに前", "Older") }
 func (p P) EmptyAudit() string {
 	return p.pick("条件に合う記録はありません", "No records match")
 }
+
 func (p P) FindActor() string {
 	return p.pick("実行者・操作・対象で絞り込む", "Actor, action or target")
 }

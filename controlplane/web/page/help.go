@@ -75,8 +75,13 @@ func ListKeys(p msg.P, expands, news bool) KeyGroup {
 func GoKeys(p msg.P) KeyGroup {
 	g := KeyGroup{Title: p.KeysGo()}
 	for _, k := range [...]struct{ key, path, label string }{
-		{"g h", "/", p.Overview()}, {"g t", "/triage", p.Triage()}, {"g c", "/cases", p.Cases()}, {"g s", "/suppressions", p.Suppressions()}, {"g l", "/clinics", p.Clinics()},
-		{"g a", "/appliances", p.Appliances()}, {"g r", "/reports", p.Reports()},
+		{"g h", "/", p.Overview()},
+		{"g t", "/triage", p.Triage()},
+		{"g c", "/cases", p.Cases()},
+		{"g s", "/suppressions", p.Suppressions()},
+		{"g l", "/clinics", p.Clinics()},
+		{"g a", "/appliances", p.Appliances()},
+		{"g r", "/reports", p.Reports()},
 	} {
 		g.Keys = append(g.Keys, Key{Keys: []string{k.key}, Do: "go:" + k.path, Label: cmp.Or(k.label, k.path)})
 	}

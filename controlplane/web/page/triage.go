@@ -44,8 +44,15 @@ type Triage struct {
 // Block is a page of single alerts; without rows it is a place to be filled.
 type Block struct {
 	Index, N int
-	Rows     []triage.Alert
+	Rows     []triage.Alert  // of the list of single alerts
+	Pairs    []*triage.Group // of the list by signature and clinic
 	Focus    string
+}
+
+// Cut is block i of the pairs.
+func Cut(pairs []*triage.Group, i int) Block {
+	lo, hi := min(i*BlockRows, len(pairs)), min((i+1)*BlockRows, len(pairs))
+	return Block{Index: i, N: hi - lo, Pairs: pairs[lo:hi]}
 }
 
 // Tab is a view with its live count.
@@ -89,7 +96,7 @@ func (v Panel) AlertsURL(clinic int32) string {
 		q[k] = x
 	}
 	q.Set("group", "none")
-	q.Set("sig", v.Signature.String())
+	q.Set("sig", v.String())
 	if clinic != 0 {
 		q.Set("c", itoa(clinic))
 	}
@@ -191,7 +198,7 @@ func (v Triage) HostsText(s Shell, clinic int32) string {
 	if !ok || n == 0 {
 		return s.HostUnknown()
 	}
-	return s.P.Hosts(n)
+	return s.Hosts(n)
 }
 
 // Name is what a group is called.
@@ -286,7 +293,7 @@ func endName(a triage.Alert, source bool) string {
 	return ""
 }
 
-func endAddr(s Shell, a triage.Alert, source bool) string {
+func endAddr(a triage.Alert, source bool) string {
 	ip, port := a.Dst, a.DstPort
 	if source {
 		ip, port = a.Src, 0 // the client's port says nothing to a person
@@ -340,5 +347,5 @@ func sortAttr(on bool) templ.Attributes {
 // showIndicator reports whether a recent alert's indicator says more than its addresses do.
 func showIndicator(v Panel, i int) bool {
 	a := v.Recent[i]
-	return a.Indicator != "" && a.Indicator != v.Indicator && a.Indicator != endAddr(Shell{}, a, true) && (!a.Dst.IsValid() || a.Indicator != a.Dst.String())
+	return a.Indicator != "" && a.Indicator != v.Indicator && a.Indicator != endAddr(a, true) && (!a.Dst.IsValid() || a.Indicator != a.Dst.String())
 }

@@ -17,7 +17,7 @@ class TriageGrid extends RowList {
     this.panel = this.querySelector("#panel")!;
     this.rowH = this.querySelector<HTMLElement>("tbody tr")?.offsetHeight || 34;
     this.querySelector("#all")?.addEventListener("change", (e) => this.selectAll((e.target as HTMLInputElement).checked));
-    if (this.getAttribute("mode") === "none") this.windowing();
+    if (this.getAttribute("mode") !== "sig") this.windowing();
     const rows = this.rows();
     const first = rows.find((r) => r.classList.contains("cur")) ?? rows[0];
     if (first) { this.quiet = true; this.moveTo(first, false); this.quiet = false; first.scrollIntoView({ block: "nearest" }); }
@@ -61,7 +61,7 @@ class TriageGrid extends RowList {
   async fill(b: HTMLTableSectionElement): Promise<void> {
     if (!("empty" in b.dataset)) return;
     delete b.dataset.empty;
-    const p = this.q; p.set("b", b.dataset.b!); p.set("asof", this.dataset.asof!);
+    const p = this.q; p.set("b", b.dataset.b!); const sort = new URLSearchParams(location.search).get("sort"); if (sort) p.set("sort", sort); p.set("asof", this.dataset.asof!);
     b.style.height = Number(b.dataset.n) * this.rowH + "px";
     try {
       const f = await get("/triage/rows?" + p);

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -54,9 +55,11 @@ func (a *Appliance) Link() string {
 	return "offline"
 }
 
-// Intent is whether it runs what we want: "refused", "pending" (still taking over), "same", "none" (nothing published).
+// Intent is whether it runs what we want: "refused", "drifted" (runs another content than it should), "pending" (still taking over), "same", "none" (nothing published).
 func (a *Appliance) Intent() string {
 	switch {
+	case strings.HasPrefix(a.Refused, "drifted: "): // appliance.DriftMark
+		return "drifted"
 	case a.Refused != "":
 		return "refused"
 	case a.WantPolicy == 0 && a.WantSignature == 0:
@@ -109,7 +112,7 @@ WITH cov AS (
 SELECT a.appliance_id, a.clinic_id, c.name, c.code, a.name, a.serial, a.model, a.state, a.last_seen, a.connected, a.version, a.wire_mode,
        a.policy_version, a.signature_version, a.refused, a.clock_offset_ms, a.spool_depth, a.revision, a.created_at,
        coalesce((SELECT max(version) FROM bundle b WHERE b.kind = 'policy' AND b.appliance_id = a.appliance_id), 0),
-       coalesce((SELECT max(version) FROM bundle b WHERE b.kind = 'signature' AND b.appliance_id IS NULL), 0),
+       coalesce(nullif(a.signature_target, 0), (SELECT max(version) FROM bundle b WHERE b.kind = 'signature' AND b.appliance_id IS NULL AND b.released), 0),
        coalesce(cov.unprotected, 0), coalesce(cov.reported, 0), st.good, st.bad, coalesce(led.received, 0), coalesce(led.declared, 0),
        coalesce(led.undeclared, 0), cert.ends
 FROM appliance a JOIN clinic c USING (clinic_id) LEFT JOIN cov USING (appliance_id) LEFT JOIN st USING (appliance_id)

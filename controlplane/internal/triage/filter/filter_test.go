@@ -105,10 +105,29 @@ func TestSQLNumbersItsArguments(t *testing.T) {
 
 func TestParseNamesWhatItCannotRead(t *testing.T) {
 	for _, c := range []struct{ query, name string }{
-		{"c=1,x", "c"}, {"c=0", "c"}, {"c=-4", "c"}, {"c=99999999999", "c"}, {"sev=5", "sev"}, {"sev=a", "sev"}, {"sev=", ""}, {"cat=virus", "cat"},
-		{"act=dropped", "act"}, {"state=gone", "state"}, {"sig=alert", "sig"}, {"sig=block:x", "sig"}, {"sig=alert:", "sig"}, {"host=nas", "host"}, {"host=fe80::1%25eth0", "host"},
-		{"last=1y", "last"}, {"from=yesterday", "from"}, {"from=1970-01-01", "from"}, {"from=2026-11-02&to=2026-11-01", "to"}, {"from=2024-01-01&to=2026-01-01", "to"},
-		{"q=" + strings.Repeat("x", 201), "q"}, {"q=%00", "q"}, {"q=%ff", "q"},
+		{"c=1,x", "c"},
+		{"c=0", "c"},
+		{"c=-4", "c"},
+		{"c=99999999999", "c"},
+		{"sev=5", "sev"},
+		{"sev=a", "sev"},
+		{"sev=", ""},
+		{"cat=virus", "cat"},
+		{"act=dropped", "act"},
+		{"state=gone", "state"},
+		{"sig=alert", "sig"},
+		{"sig=block:x", "sig"},
+		{"sig=alert:", "sig"},
+		{"host=nas", "host"},
+		{"host=fe80::1%25eth0", "host"},
+		{"last=1y", "last"},
+		{"from=yesterday", "from"},
+		{"from=1970-01-01", "from"},
+		{"from=2026-11-02&to=2026-11-01", "to"},
+		{"from=2024-01-01&to=2026-01-01", "to"},
+		{"q=" + strings.Repeat("x", 201), "q"},
+		{"q=%00", "q"},
+		{"q=%ff", "q"},
 	} {
 		q, err := url.ParseQuery(c.query)
 		if err != nil {

@@ -20,7 +20,7 @@ import (
 func main() {
 	if err := run("../src", "dist", os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "bundle:", err)
-		os.Exit(1)
+		os.Exit(1) //nolint:forbidigo // this is main
 	}
 }
 

@@ -23,7 +23,7 @@ func ReadKnown(path string) (Known, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read known failures: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	sc := bufio.NewScanner(f)
 	for sc.Scan() {
 		cells := strings.Split(sc.Text(), "|")
@@ -106,7 +106,7 @@ func (r *Report) Surprises() (failing, passing []string) {
 // Print writes the tables.
 func (r *Report) Print(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "suite\tcases\tpassed\tfailed\tunsupported\tpassed %\tmust fire\tmust not\t")
+	tell(w, "suite\tcases\tpassed\tfailed\tunsupported\tpassed %\tmust fire\tmust not\t")
 	for _, s := range r.suites() {
 		for _, tier := range []string{"", "core", "extended"} {
 			var t tally
@@ -139,7 +139,7 @@ func (r *Report) Print(out io.Writer) error {
 			if tier != "" {
 				name += " " + tier
 			}
-			fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%.1f\t%d/%d\t%d/%d\t\n", name, t.total(), t.passed, t.failed, t.unsupported, t.percent(), t.posOK, t.posAll, t.negOK, t.negAll)
+			tellf(w, "%s\t%d\t%d\t%d\t%d\t%.1f\t%d/%d\t%d/%d\t\n", name, t.total(), t.passed, t.failed, t.unsupported, t.percent(), t.posOK, t.posAll, t.negOK, t.negAll)
 		}
 		var eve tally
 		for _, x := range r.Results {
@@ -148,7 +148,7 @@ func (r *Report) Print(out io.Writer) error {
 			}
 		}
 		if eve.total() > 0 {
-			fmt.Fprintf(w, "%s, other records\t%d\t%d\t%d\t%d\t%.1f\t\t\t\n", s, eve.total(), eve.passed, eve.failed, eve.unsupported, eve.percent())
+			tellf(w, "%s, other records\t%d\t%d\t%d\t%d\t%.1f\t\t\t\n", s, eve.total(), eve.passed, eve.failed, eve.unsupported, eve.percent())
 		}
 	}
 	if err := w.Flush(); err != nil {
@@ -184,12 +184,12 @@ func (r *Report) printFeatures(out io.Writer) error {
 		}
 		return names[i] < names[j]
 	})
-	fmt.Fprintln(out)
+	tell(out)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "feature\tpassed\tfailed\tunsupported")
+	tell(w, "feature\tpassed\tfailed\tunsupported")
 	for _, f := range names {
 		t := by[f]
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\n", f, t.passed, t.failed, t.unsupported)
+		tellf(w, "%s\t%d\t%d\t%d\n", f, t.passed, t.failed, t.unsupported)
 	}
 	return w.Flush()
 }
@@ -205,17 +205,22 @@ func (r *Report) PrintFailures(out io.Writer) {
 		if eveOnly {
 			kind = "other records"
 		}
-		fmt.Fprintf(out, "%s/%s (%s, %s)\n", x.Suite, x.Name, x.Tier, kind)
+		tellf(out, "%s/%s (%s, %s)\n", x.Suite, x.Name, x.Tier, kind)
 		if x.Error != "" {
-			fmt.Fprintf(out, "    error: %s\n", x.Error)
+			tellf(out, "    error: %s\n", x.Error)
 		}
 		for _, l := range x.Refused {
-			fmt.Fprintf(out, "    refused: %s\n", l)
+			tellf(out, "    refused: %s\n", l)
 		}
 		for _, a := range x.Assertions {
 			if !a.OK {
-				fmt.Fprintf(out, "    %s\n", a.Text)
+				tellf(out, "    %s\n", a.Text)
 			}
 		}
 	}
 }
+
+// tell and tellf write to a table or a buffered file; an error shows at its Flush or Close.
+func tell(w io.Writer, a ...any) { _, _ = fmt.Fprintln(w, a...) }
+
+func tellf(w io.Writer, format string, a ...any) { _, _ = fmt.Fprintf(w, format, a...) }

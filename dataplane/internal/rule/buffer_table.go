@@ -98,7 +98,7 @@ const (
 	BufEmailCc                   // email.cc; to server
 	BufEmailSubject              // email.subject; to server
 	BufEmailDate                 // email.date; to server
-	BufEmailMessageId            // email.message_id; to server
+	BufEmailMessageID            // email.message_id; to server
 	BufEmailXMailer              // email.x_mailer; to server
 	BufEmailURL                  // email.url; to server, many
 	BufEmailReceived             // email.received; to server, many
@@ -256,7 +256,7 @@ var buffers = [bufferCount]bufferInfo{
 	BufEmailCc:                   {name: "email.cc", server: true, apps: appsOf(AppSMTP)},
 	BufEmailSubject:              {name: "email.subject", server: true, apps: appsOf(AppSMTP)},
 	BufEmailDate:                 {name: "email.date", server: true, apps: appsOf(AppSMTP)},
-	BufEmailMessageId:            {name: "email.message_id", server: true, apps: appsOf(AppSMTP)},
+	BufEmailMessageID:            {name: "email.message_id", server: true, apps: appsOf(AppSMTP)},
 	BufEmailXMailer:              {name: "email.x_mailer", server: true, apps: appsOf(AppSMTP)},
 	BufEmailURL:                  {name: "email.url", server: true, many: true, apps: appsOf(AppSMTP)},
 	BufEmailReceived:             {name: "email.received", server: true, many: true, apps: appsOf(AppSMTP)},

@@ -104,7 +104,6 @@ type patRules []uint32
 type patGroup struct {
 	base uint32
 	pats []mpm.Pattern
-	list []patRules
 	db   *mpm.DB
 }
 
@@ -337,8 +336,9 @@ func weight(b Buffer) int {
 		return 9
 	case BufHTTPURI, BufHTTPURIRaw, BufHTTPHost, BufDNSQuery, BufTLSSNI:
 		return 12
+	default:
+		return 10
 	}
-	return 10
 }
 
 // strength is how rare a pattern is likely to be.
@@ -417,8 +417,9 @@ func (s *Set) order() {
 			return 1
 		case Reject, RejectDst, RejectBoth:
 			return 2
+		default:
+			return 3
 		}
-		return 3
 	}
 	// level of a bit: how many rules in a chain must come before one that tests it
 	type bit struct {

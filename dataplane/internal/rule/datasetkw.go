@@ -69,9 +69,6 @@ func init() {
 	refuse("no country table is given", "geoip")
 }
 
-// entropyOp is reserved for the entropy keyword.
-type entropyOp struct{}
-
 // open opens a file that a rule names, beside the rule file. Names that lead out of the folder are refused: a rule file
 // comes from elsewhere and may not read what it likes.
 func (p *parser) open(name string) (*os.File, error) {
@@ -96,7 +93,7 @@ func (p *parser) hashList(b Buffer, digits int, v string) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	d := &dataset{data: map[string]uint16{}, limit: maxSet}
 	sc := bufio.NewScanner(f)
 	line := 0
@@ -227,7 +224,7 @@ func (p *parser) load(d *dataset, name string, rep bool) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	br := bufio.NewReader(f)

@@ -56,7 +56,8 @@ func (f *fakeTx) Events() []Event                       { return f.events }
 func (f *fakeTx) DCEInterfaces() ([]DCEInterface, bool) { return f.ifaces, true }
 func (f *fakeTx) LittleEndian() bool                    { return f.little }
 func done(s string) []Value                             { return []Value{{Data: []byte(s), State: Done}} }
-func mustParse(t testing.TB, text string) []*Rule       { t.Helper(); return mustParseDir(t, text, "") }
+
+func mustParse(t testing.TB, text string) []*Rule { t.Helper(); return mustParseDir(t, text, "") }
 
 func mustParseDir(t testing.TB, text, dir string) []*Rule {
 	t.Helper()

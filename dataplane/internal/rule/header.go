@@ -25,7 +25,6 @@ type ast struct {
 	alertOnPass bool // the alert keyword: a pass rule that tells
 	prefilter   bool // the prefilter keyword
 	varNames    []string
-	varCount    int
 }
 
 // header is the part before the parenthesis.
@@ -137,10 +136,10 @@ func (p *parser) header(open int) *Error {
 		if i == open {
 			c = ' '
 		}
-		switch {
-		case c == '[':
+		switch c {
+		case '[':
 			depth++
-		case c == ']':
+		case ']':
 			depth--
 		}
 		space := (c == ' ' || c == '\t') && (depth <= 0 || i == open)
@@ -160,7 +159,7 @@ func (p *parser) header(open int) *Error {
 	}
 	act, ok := actions[words[0].s]
 	if !ok {
-		var err error = fmt.Errorf("unknown action %q", words[0].s)
+		err := fmt.Errorf("unknown action %q", words[0].s)
 		if name, _, scoped := strings.Cut(words[0].s, ":"); scoped {
 			if _, known := actions[name]; known || name == "accept" {
 				err = unsupported(fmt.Sprintf("action with a scope (%s)", words[0].s))

@@ -21,7 +21,7 @@ func (m *Matcher) header(c *crule) bool {
 		if (f.toServer || f.toClient) && !p.HasFlow {
 			return false
 		}
-		if f.established && !(p.HasFlow && p.Established) || f.notEst && p.Established || f.onlyFrag && !p.Reassembled || f.noFrag && p.Reassembled {
+		if f.established && (!p.HasFlow || !p.Established) || f.notEst && p.Established || f.onlyFrag && !p.Reassembled || f.noFrag && p.Reassembled {
 			return false
 		}
 	}

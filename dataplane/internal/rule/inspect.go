@@ -243,8 +243,6 @@ func (l *inspection) run(items []*item, b []byte, pos int) bool {
 			if !it.data.match(l.m, b) {
 				return false
 			}
-		case itEntropy:
-			return false
 		}
 	}
 	return true
@@ -500,7 +498,7 @@ func (l *inspection) byteJump(it *item, b []byte, pos int) (int, bool) {
 		}
 		to = 0 // a negative post_offset ends at the buffer's start
 	}
-	if to >= int64(len(b)) && !(o.fromEnd && to == int64(len(b))) {
+	if to > int64(len(b)) || to == int64(len(b)) && !o.fromEnd {
 		return 0, false
 	}
 	return int(to), true

@@ -335,6 +335,7 @@ func (m *Matcher) packetSection(sec *section) bool {
 		if p.Proto == protoICMPv6 {
 			b = p.L4Header
 		}
+	default:
 	}
 	return b != nil && m.look.section(sec, b, 0, true)
 }

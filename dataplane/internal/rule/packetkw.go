@@ -16,10 +16,10 @@ func (p *parser) test(t packetTest) {
 	p.r.needPacket = true
 }
 
-// number adds a keyword that compares one number of the packet; ok false means the packet has none.
-func packetNumber(limit uint64, words map[string]uint64, get func(*Packet) (uint64, bool), names ...string) {
+// packetNumber adds a keyword that compares one number of the packet; ok false means the packet has none.
+func packetNumber(limit uint64, get func(*Packet) (uint64, bool), names ...string) {
 	add(argNeed, func(p *parser, v string) error {
-		c, err := parseCmp(v, limit, words)
+		c, err := parseCmp(v, limit, nil)
 		if err != nil {
 			return err
 		}
@@ -35,31 +35,31 @@ func isTCP(p *Packet) bool  { return p.Proto == protoTCP && p.L4Header != nil }
 func isICMP(p *Packet) bool { return p.Proto == protoICMP || p.Proto == protoICMPv6 }
 
 func init() {
-	packetNumber(255, nil, func(p *Packet) (uint64, bool) { return uint64(p.TTL), p.Version != 0 }, "ttl")
-	packetNumber(255, nil, func(p *Packet) (uint64, bool) { return uint64(p.TOS), p.Version == 4 }, "tos")
-	packetNumber(1<<32-1, nil, func(p *Packet) (uint64, bool) { return uint64(p.IPID), p.Version == 4 }, "id")
-	packetNumber(1<<32-1, nil, func(p *Packet) (uint64, bool) { return uint64(p.TCPSeq), isTCP(p) }, "seq", "tcp.seq")
-	packetNumber(1<<32-1, nil, func(p *Packet) (uint64, bool) { return uint64(p.TCPAck), isTCP(p) }, "ack", "tcp.ack")
-	packetNumber(65535, nil, func(p *Packet) (uint64, bool) { return uint64(p.TCPWindow), isTCP(p) }, "window", "tcp.window")
-	packetNumber(65535, nil, func(p *Packet) (uint64, bool) { return uint64(p.TCPMSS), isTCP(p) && p.TCPMSS != 0 }, "tcp.mss")
-	packetNumber(14, nil, func(p *Packet) (uint64, bool) { return uint64(p.TCPWScale), isTCP(p) && p.TCPWScale >= 0 }, "tcp.wscale")
-	packetNumber(255, nil, func(p *Packet) (uint64, bool) { return uint64(p.ICMPType), isICMP(p) }, "itype")
-	packetNumber(255, nil, func(p *Packet) (uint64, bool) { return uint64(p.ICMPCode), isICMP(p) }, "icode")
-	packetNumber(65535, nil, func(p *Packet) (uint64, bool) { return uint64(p.ICMPID), isICMP(p) && p.HasICMPID }, "icmp_id")
-	packetNumber(65535, nil, func(p *Packet) (uint64, bool) { return uint64(p.ICMPSeq), isICMP(p) && p.HasICMPID }, "icmp_seq")
-	packetNumber(1<<32-1, nil, func(p *Packet) (uint64, bool) {
+	packetNumber(255, func(p *Packet) (uint64, bool) { return uint64(p.TTL), p.Version != 0 }, "ttl")
+	packetNumber(255, func(p *Packet) (uint64, bool) { return uint64(p.TOS), p.Version == 4 }, "tos")
+	packetNumber(1<<32-1, func(p *Packet) (uint64, bool) { return uint64(p.IPID), p.Version == 4 }, "id")
+	packetNumber(1<<32-1, func(p *Packet) (uint64, bool) { return uint64(p.TCPSeq), isTCP(p) }, "seq", "tcp.seq")
+	packetNumber(1<<32-1, func(p *Packet) (uint64, bool) { return uint64(p.TCPAck), isTCP(p) }, "ack", "tcp.ack")
+	packetNumber(65535, func(p *Packet) (uint64, bool) { return uint64(p.TCPWindow), isTCP(p) }, "window", "tcp.window")
+	packetNumber(65535, func(p *Packet) (uint64, bool) { return uint64(p.TCPMSS), isTCP(p) && p.TCPMSS != 0 }, "tcp.mss")
+	packetNumber(14, func(p *Packet) (uint64, bool) { return uint64(p.TCPWScale), isTCP(p) && p.TCPWScale >= 0 }, "tcp.wscale")
+	packetNumber(255, func(p *Packet) (uint64, bool) { return uint64(p.ICMPType), isICMP(p) }, "itype")
+	packetNumber(255, func(p *Packet) (uint64, bool) { return uint64(p.ICMPCode), isICMP(p) }, "icode")
+	packetNumber(65535, func(p *Packet) (uint64, bool) { return uint64(p.ICMPID), isICMP(p) && p.HasICMPID }, "icmp_id")
+	packetNumber(65535, func(p *Packet) (uint64, bool) { return uint64(p.ICMPSeq), isICMP(p) && p.HasICMPID }, "icmp_seq")
+	packetNumber(1<<32-1, func(p *Packet) (uint64, bool) {
 		if p.Proto != protoICMPv6 || p.ICMPType != 2 || len(p.L4Header) < 8 {
 			return 0, false
 		}
 		b := p.L4Header[4:8]
 		return uint64(b[0])<<24 | uint64(b[1])<<16 | uint64(b[2])<<8 | uint64(b[3]), true
 	}, "icmpv6.mtu")
-	packetNumber(65535, nil, func(p *Packet) (uint64, bool) { return uint64(len(p.Payload)), true }, "dsize")
-	packetNumber(3, nil, func(p *Packet) (uint64, bool) { return uint64(p.VLANs), true }, "vlan.layers")
+	packetNumber(65535, func(p *Packet) (uint64, bool) { return uint64(len(p.Payload)), true }, "dsize")
+	packetNumber(3, func(p *Packet) (uint64, bool) { return uint64(p.VLANs), true }, "vlan.layers")
 	add(argNeed, (*parser).vlanID, "vlan.id")
 	add(argNeed, (*parser).tcpFlags, "flags", "tcp.flags")
 	add(argNeed, (*parser).fragBits, "fragbits")
-	packetNumber(65535, nil, func(p *Packet) (uint64, bool) { return uint64(p.FragOff) / 8, p.Version != 0 }, "fragoffset")
+	packetNumber(65535, func(p *Packet) (uint64, bool) { return uint64(p.FragOff) / 8, p.Version != 0 }, "fragoffset")
 	add(argNeed, (*parser).ipOpts, "ipopts")
 	add(argNeed, (*parser).ipProto, "ip_proto")
 	add(argNone, func(p *parser, _ string) error {
@@ -103,8 +103,8 @@ func init() {
 	add(argNeed, (*parser).streamSize, "stream_size")
 	add(argNeed, (*parser).flowAge, "flow.age")
 	for i, dir := range []string{"toserver", "toclient"} {
-		packetNumber(1<<62, nil, func(p *Packet) (uint64, bool) { return p.FlowPackets[i], p.HasFlow }, "flow.pkts_"+dir)
-		packetNumber(1<<62, nil, func(p *Packet) (uint64, bool) { return p.FlowBytes[i], p.HasFlow }, "flow.bytes_"+dir)
+		packetNumber(1<<62, func(p *Packet) (uint64, bool) { return p.FlowPackets[i], p.HasFlow }, "flow.pkts_"+dir)
+		packetNumber(1<<62, func(p *Packet) (uint64, bool) { return p.FlowBytes[i], p.HasFlow }, "flow.bytes_"+dir)
 	}
 	add(argNeed, func(p *parser, v string) error { return p.flowCount(v, false) }, "flow.pkts")
 	add(argNeed, func(p *parser, v string) error { return p.flowCount(v, true) }, "flow.bytes")

@@ -154,7 +154,6 @@ type parser struct {
 	sawSID   bool
 	priority uint32
 	setPrio  bool
-	vars     []string // names made by byte_extract and byte_math, by number
 	keyword  string
 	at       int // offset of the keyword in text
 }
@@ -328,7 +327,7 @@ func (p *parser) finish() *Error {
 	// a content that an old-style modifier moved away leaves an empty section
 	r.sections = slices.DeleteFunc(r.sections, func(s *section) bool { return s.buf == BufPayload && len(s.items) == 0 })
 	for _, s := range r.sections {
-		if err := s.check(p); err != nil {
+		if err := s.check(); err != nil {
 			return p.fail(s.at, s.buf.String(), err)
 		}
 	}

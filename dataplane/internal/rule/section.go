@@ -31,7 +31,6 @@ const (
 	itBase64
 	itAbsent
 	itDataset
-	itEntropy
 )
 
 // operand is a number, or the value of a variable made by byte_extract or byte_math.
@@ -66,7 +65,6 @@ type item struct {
 	b64    *base64Op
 	data   *datasetOp
 	elseOK bool // absent:or_else
-	entr   *entropyOp
 }
 
 // current gives the section that content goes to now, and makes it.
@@ -196,7 +194,7 @@ func (p *parser) sectionOf(it *item) *section {
 }
 
 // check looks at a section when the rule is read whole, and links relative items.
-func (s *section) check(p *parser) error {
+func (s *section) check() error {
 	for i, it := range s.items {
 		if it.relative && i > 0 {
 			// an item that moves nothing passes on the position of the one before
@@ -206,7 +204,7 @@ func (s *section) check(p *parser) error {
 			if len(it.b64.inner.items) == 0 {
 				return errors.New("base64_data has nothing to look for")
 			}
-			if err := it.b64.inner.check(p); err != nil {
+			if err := it.b64.inner.check(); err != nil {
 				return err
 			}
 		}

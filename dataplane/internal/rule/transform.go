@@ -42,8 +42,6 @@ func (t *transformer) apply(list []transform, b []byte) []byte {
 
 func isSpace(c byte) bool { return c == ' ' || c >= 9 && c <= 13 }
 
-const hexDigits = "0123456789abcdef"
-
 func (t *transformer) one(x *transform, b []byte) []byte {
 	switch x.name {
 	case "strip_whitespace":
@@ -69,9 +67,10 @@ func (t *transformer) one(x *transform, b []byte) []byte {
 		for _, c := range b {
 			if x.name == "header_lowercase" {
 				// names only
-				if c == ':' {
+				switch c {
+				case ':':
 					value = true
-				} else if c == '\n' || c == '\r' {
+				case '\n', '\r':
 					value = false
 				}
 			}

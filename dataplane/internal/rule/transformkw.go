@@ -27,8 +27,10 @@ type xorSpec struct {
 }
 
 func init() {
-	for _, n := range []string{"strip_whitespace", "compress_whitespace", "to_lowercase", "to_uppercase", "to_md5", "to_sha1", "to_sha256", "dotprefix", "header_lowercase",
-		"strip_pseudo_headers", "domain", "tld", "url_decode"} {
+	for _, n := range []string{
+		"strip_whitespace", "compress_whitespace", "to_lowercase", "to_uppercase", "to_md5", "to_sha1", "to_sha256", "dotprefix", "header_lowercase",
+		"strip_pseudo_headers", "domain", "tld", "url_decode",
+	} {
 		add(argMay, func(p *parser, v string) error {
 			if v != "" {
 				return errors.New("takes no value")

@@ -28,14 +28,12 @@ type txTest struct {
 	num            Number
 	cmp            cmpOp
 	alt            []cmpOp // further comparisons, any of which may hold
-	neg            bool
-	index          int // instance: -1 any, -2 all
+	index          int     // instance: -1 any, -2 all
 	server, client bool
 	dir            uint8 // the one direction asked for, 0 for none
 	apps           AppSet
 	iface          ifaceSpec
 	event          Event
-	signed         bool // the value is a signed 32-bit number
 }
 
 // ifaceSpec is dcerpc.iface.
@@ -124,8 +122,14 @@ func (p *parser) txTest(t txTest) {
 func init() {
 	words := func(kv ...any) map[string]uint64 {
 		m := map[string]uint64{}
-		for i := 0; i < len(kv); i += 2 {
-			m[kv[i].(string)] = uint64(kv[i+1].(int))
+		name := ""
+		for _, x := range kv {
+			switch x := x.(type) {
+			case string:
+				name = x
+			case int:
+				m[name] = uint64(x)
+			}
 		}
 		return m
 	}
@@ -453,11 +457,12 @@ func (p *parser) appProto(v string) error {
 			return fmt.Errorf("unknown mode %q", m)
 		}
 	}
-	if name == "failed" {
+	switch name {
+	case "failed":
 		t.apps = appsOf(AppFailed)
-	} else if name == "unknown" {
+	case "unknown":
 		t.apps = appsOf(AppUnknown)
-	} else {
+	default:
 		set, ok := AppByName(name)
 		if !ok {
 			return fmt.Errorf("unknown protocol %q", name)

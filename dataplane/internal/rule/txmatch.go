@@ -336,7 +336,7 @@ func (s *section) whole() bool {
 			if it.neg || it.ends {
 				return true
 			}
-		case itBSize, itDataset, itEntropy, itAbsent:
+		case itBSize, itDataset, itAbsent:
 			return true
 		default:
 		}

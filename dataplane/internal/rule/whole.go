@@ -3,7 +3,6 @@ package rule
 import (
 	"errors"
 	"fmt"
-	"strings"
 )
 
 // checkWhole looks for what contradicts itself in a rule and settles the directions.
@@ -63,11 +62,4 @@ func (r *Rule) checkWhole() error {
 		return errors.New("=> needs an application protocol")
 	}
 	return nil
-}
-
-// key names the rule for messages: "1:2001219".
-func (r *Rule) key() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%d:%d", r.GID, r.SID)
-	return b.String()
 }

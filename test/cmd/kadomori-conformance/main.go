@@ -30,8 +30,8 @@ func main() {
 
 type config struct {
 	cases, corpus, only, jsonFile, known, failures, agent string
-	jobs                                                   int
-	strict                                                 bool
+	jobs                                                  int
+	strict                                                bool
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
@@ -53,7 +53,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	if err := c.run(ctx, stdout); err != nil {
-		fmt.Fprintf(stderr, "kadomori-conformance: %v\n", err)
+		sayf(stderr, "kadomori-conformance: %v\n", err)
 		return 1
 	}
 	return 0
@@ -118,7 +118,7 @@ func (c *config) all(ctx context.Context, agent *conformance.Agent, cases []*con
 	if err != nil {
 		tmp = "."
 	} else {
-		defer os.RemoveAll(tmp)
+		defer func() { _ = os.RemoveAll(tmp) }()
 	}
 	results := make([]*conformance.Result, len(cases))
 	var wg sync.WaitGroup
@@ -141,7 +141,7 @@ func (c *config) tell(rep *conformance.Report, out io.Writer) error {
 	switch c.failures {
 	case "":
 	case "-":
-		fmt.Fprintln(out)
+		say(out)
 		rep.PrintFailures(out)
 	default:
 		f, err := os.Create(c.failures)
@@ -167,15 +167,15 @@ func (c *config) tell(rep *conformance.Report, out io.Writer) error {
 	}
 	failing, passing := rep.Surprises()
 	if len(passing) > 0 && c.only == "" {
-		fmt.Fprintf(out, "\n%d cases of %s pass now; take them off the list:\n", len(passing), c.known)
+		sayf(out, "\n%d cases of %s pass now; take them off the list:\n", len(passing), c.known)
 		for _, n := range passing {
-			fmt.Fprintln(out, "  "+n)
+			say(out, "  "+n)
 		}
 	}
 	if len(failing) > 0 {
-		fmt.Fprintf(out, "\n%d cases fail that %s does not name:\n", len(failing), c.known)
+		sayf(out, "\n%d cases fail that %s does not name:\n", len(failing), c.known)
 		for _, n := range failing {
-			fmt.Fprintln(out, "  "+n)
+			say(out, "  "+n)
 		}
 		if c.strict {
 			return errors.New("cases fail that are not known to")
@@ -183,3 +183,8 @@ func (c *config) tell(rep *conformance.Report, out io.Writer) error {
 	}
 	return nil
 }
+
+// say and sayf write to the terminal; there is nobody to tell when that fails.
+func say(w io.Writer, a ...any) { _, _ = fmt.Fprintln(w, a...) }
+
+func sayf(w io.Writer, format string, a ...any) { _, _ = fmt.Fprintf(w, format, a...) }

@@ -204,6 +204,7 @@ func (w *Worker) decide(f *flowT, toServer bool, v *verdict) wire.Decision {
 	var dec wire.Decision
 	if f == nil {
 		if v.drop && w.engine.cfg.Prevent {
+			w.tellDrop(f, toServer, v)
 			dec.Verdict = wire.Drop
 			bump(&w.count.dropped, 1)
 		}
@@ -211,6 +212,7 @@ func (w *Worker) decide(f *flowT, toServer bool, v *verdict) wire.Decision {
 	}
 	x := &f.X
 	if v.drop && w.mayStop(f) {
+		w.tellDrop(f, toServer, v)
 		dec.Verdict = wire.Drop
 		bump(&w.count.dropped, 1)
 		if v.dropFlow {
@@ -311,8 +313,10 @@ func (w *Worker) rules(f *flowT, nd *newData, toServer bool, v *verdict) {
 		in.Flow = &f.X.rules
 		if nd != nil && nd.n > 0 {
 			b, off := nd.stream.Tail(nd.n, window)
-			in.Stream, in.StreamOffset, in.StreamNew = b, off, nd.n
+			in.Stream, in.StreamOffset = b, off
+			in.StreamNew = min(nd.n, len(b))
 			in.StreamStart = off == 0 && !nd.stream.Gap
+			nd.stream.Inspected = nd.stream.Next()
 		}
 		if nd != nil {
 			in.StreamEnd = nd.final
@@ -330,15 +334,25 @@ func (w *Worker) rules(f *flowT, nd *newData, toServer bool, v *verdict) {
 		}
 	}
 	res := w.matcher.Inspect(in)
+	w.verdictText = "alert"
+	switch {
+	case res.Drop && w.mayStop(f):
+		w.verdictText = "drop"
+	case res.Pass:
+		w.verdictText = "pass"
+		if f != nil {
+			f.X.passed = true
+		}
+	}
 	for i := range res.Matches {
 		w.tell(f, &res.Matches[i], toServer)
 	}
 	if res.Drop {
 		v.drop = true
-		v.dropFlow = v.dropFlow || res.DropFlow || f != nil && f.Proto == packet.ProtoTCP
+		v.dropFlow = v.dropFlow || res.DropFlow
 		if res.Reject != rule.Alert {
 			v.reject = res.Reject
-		} else if f != nil && f.Proto == packet.ProtoTCP && v.reject == rule.Alert {
+		} else if v.dropFlow && f != nil && f.Proto == packet.ProtoTCP && v.reject == rule.Alert {
 			v.reject = rule.RejectBoth // the connection is over: let both sides know rather than time out
 		}
 		if f != nil && (f.X.app == rule.AppDNS) {
@@ -387,7 +401,10 @@ func (w *Worker) fillPacket(f *flowT, toServer bool) {
 	}
 	x := &f.X
 	r.HasFlow = true
-	r.Established = f.State == flow.Established || f.Proto == packet.ProtoTCP && f.TCP.State >= flow.TCPEstablished
+	r.Established = f.State == flow.Established
+	if f.Proto == packet.ProtoTCP {
+		r.Established = f.TCP.State >= flow.TCPEstablished && f.TCP.State <= flow.TCPFinWait
+	}
 	if f.Proto == packet.ProtoTCP {
 		r.StreamBytes = [2]uint32{uint32(f.TCP.Streams[0].Sent()), uint32(f.TCP.Streams[1].Sent())}
 	}

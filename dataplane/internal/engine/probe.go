@@ -2,11 +2,13 @@ package engine
 
 import (
 	"github.com/kadomori/kadomori/dataplane/internal/inspect"
+	"github.com/kadomori/kadomori/dataplane/internal/inspect/dcerpc"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/dns"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/http"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/krb5"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/mqtt"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/sip"
+	"github.com/kadomori/kadomori/dataplane/internal/inspect/smb"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/snmp"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/ssh"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/tls"
@@ -35,6 +37,16 @@ var protocols = [...]protocol{
 		app: rule.AppHTTP1, tcp: true,
 		probe: func(_ *inspect.Meta, toServer bool, b []byte) inspect.Certainty { return http.Probe(toServer, b) },
 		new:   func(w *Worker) inspect.Parser { return http.New(w.pool) },
+	},
+	{
+		app: rule.AppSMB, tcp: true,
+		probe: func(_ *inspect.Meta, _ bool, b []byte) inspect.Certainty { return smb.Probe(b) },
+		new:   func(w *Worker) inspect.Parser { return smb.New(w.pool) },
+	},
+	{
+		app: rule.AppDCERPC, tcp: true, udp: true,
+		probe: func(m *inspect.Meta, _ bool, b []byte) inspect.Certainty { return dcerpc.Probe(b, m.UDP) },
+		new:   func(*Worker) inspect.Parser { return dcerpc.New() },
 	},
 	{
 		app: rule.AppSSH, tcp: true,

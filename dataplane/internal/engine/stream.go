@@ -10,10 +10,10 @@ import (
 
 // newData is what a packet brought to its direction's stream.
 type newData struct {
-	stream       *flow.Stream
-	n            int
-	again        bool
-	start, final bool
+	stream *flow.Stream
+	n      int
+	again  bool
+	final  bool
 }
 
 // tcp follows the connection, puts the segment in order, parses and matches.
@@ -57,9 +57,14 @@ func (w *Worker) tcp(f *flowT, toServer bool, port wire.Port, size int) wire.Dec
 	}
 	fin := p.TCPFlags&(packet.FIN|packet.RST) != 0
 	got := w.asm.Segment(s, seq, p.Payload, p.TCPFlags&packet.FIN != 0)
-	nd := newData{stream: s, n: got.New, again: got.Again || got.Outside || got.Early}
+	if p.TCPFlags&packet.RST != 0 { // what is held will never be acknowledged any more
+		if g := w.asm.Flush(s); g.New > 0 || g.GapBefore > 0 {
+			w.gap(f, toServer, g)
+		}
+	}
+	nd := newData{stream: s, again: got.Again || got.Outside || got.Early && !w.asm.HoldUntilAcked}
+	nd.n = int(s.Next() - min(s.Inspected, s.Next()))
 	nd.final = s.Done() || p.TCPFlags&packet.RST != 0 || s.Depth()
-	nd.start = s.Next() == uint64(got.New)
 	if got.New > 0 || (fin && f.X.parser != nil) {
 		w.parseStream(f, s, toServer, nd.final)
 	}

@@ -78,8 +78,11 @@ func (w *Worker) tell(f *flowT, m *rule.Match, toServer bool) {
 	for i := range r.Metadata {
 		a.Metadata = append(a.Metadata, finding.KeyValue{Key: r.Metadata[i].Key, Value: r.Metadata[i].Value})
 	}
+	a.Verdict = w.verdictText
 	if m.Action.Stops() && w.mayStop(f) {
 		a.Action = finding.Blocked
+		w.dropAlert = *a
+		w.hasDropAlert = true
 	}
 	if f != nil {
 		x := &f.X
@@ -352,6 +355,15 @@ func (w *Worker) endFlow(f *flowT, why flow.Reason) {
 	if x.cut || x.dropped {
 		end.State = flow.Bypassed.String()
 	}
+	switch {
+	case x.dropped:
+		end.Action = "drop"
+		if w.engine.cfg.Offline {
+			end.State = f.State.String()
+		}
+	case x.passed && x.rules.Passed():
+		end.Action = "pass"
+	}
 	if !(x.cut || x.dropped) || w.engine.cfg.Offline || w.engine.cuts.release(f.Key.Wire(), &end) {
 		w.engine.cfg.Sink.FlowEnd(&end)
 	}
@@ -363,23 +375,48 @@ func (w *Worker) endFlow(f *flowT, why flow.Reason) {
 	*x = flowExt{rules: rules}
 }
 
+// Dropper is a Sink that wants each packet the engine dropped: only EVE does.
+type Dropper interface {
+	Drop(p *finding.Packet, reason string, by *finding.Alert)
+}
+
+func (w *Worker) tellDrop(f *flowT, toServer bool, _ *verdict) {
+	if w.dropper == nil {
+		return
+	}
+	w.packetFinding(f, toServer)
+	if w.hasDropAlert {
+		w.dropper.Drop(&w.fpkt, "rules", &w.dropAlert)
+		w.hasDropAlert = false
+		return
+	}
+	w.dropper.Drop(&w.fpkt, "rules", nil)
+}
+
 // lastLook runs the rules once more for each direction, on a packet made up, so that what was completed by the end of the
 // flow is judged too. It can only tell: there is no packet left to stop.
 func (w *Worker) lastLook(f *flowT) {
-	if w.matcher == nil || f.X.parser == nil || len(f.X.parser.Txs()) == 0 {
+	if w.matcher == nil || f.Proto != packet.ProtoTCP && f.Proto != packet.ProtoUDP {
 		return
 	}
 	for _, toServer := range [2]bool{true, false} {
-		open := false
-		for _, t := range f.X.parser.Txs() {
-			open = open || !t.Base().Inspected[dirIndex(toServer)]
+		s := &f.TCP.Streams[dirIndex(toServer)]
+		open := f.Proto == packet.ProtoTCP && !s.Closed && s.Next() > s.Inspected
+		if f.X.parser != nil {
+			for _, t := range f.X.parser.Txs() {
+				open = open || !t.Base().Inspected[dirIndex(toServer)]
+			}
 		}
 		if !open {
 			continue
 		}
 		w.pseudo(f, toServer)
 		var v verdict
-		w.rules(f, nil, toServer, &v)
+		nd := newData{stream: s, n: int(s.Next() - min(s.Inspected, s.Next())), final: true}
+		w.rules(f, &nd, toServer, &v)
+		if f.X.parser == nil {
+			continue
+		}
 		for _, t := range f.X.parser.Txs() {
 			t.Base().Inspected[dirIndex(toServer)] = true
 		}

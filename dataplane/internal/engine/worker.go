@@ -51,6 +51,7 @@ type flowExt struct {
 	tried      [2]int // bytes that probes saw per direction
 	probeMask  uint64 // protocols ruled out
 	dropped    bool
+	passed     bool
 	cut        bool
 	alerted    bool
 	parserDone bool // its transactions live on, bytes go to it no more
@@ -87,20 +88,24 @@ type Worker struct {
 	onward  [1][]byte
 	bufs    [2][packet.MaxReply]byte
 
-	rows     map[rowKey]*finding.TrafficRow
-	rowGen   uint32
-	rowTable trafficTable
-	wantRows atomic.Bool
-	rowsOut  chan map[rowKey]*finding.TrafficRow
-	done     atomic.Bool
-	macSeen  map[macIP]int64
-	lastTick int64
-	lastSlow int64
-	count    counters
-	events   [8]rule.Event
-	alert    finding.Alert
-	isPseudo bool // w.pkt is made up
-	sums     sumWatch
+	rows         map[rowKey]*finding.TrafficRow
+	rowGen       uint32
+	rowTable     trafficTable
+	wantRows     atomic.Bool
+	rowsOut      chan map[rowKey]*finding.TrafficRow
+	done         atomic.Bool
+	macSeen      map[macIP]int64
+	lastTick     int64
+	lastSlow     int64
+	count        counters
+	events       [8]rule.Event
+	alert        finding.Alert
+	isPseudo     bool // w.pkt is made up
+	verdictText  string
+	dropAlert    finding.Alert
+	hasDropAlert bool
+	dropper      Dropper
+	sums         sumWatch
 }
 
 type macIP struct {
@@ -114,8 +119,10 @@ func newWorker(e *Engine, queue int) *Worker {
 		macSeen: map[macIP]int64{}, pol: e.policy.Load(),
 	}
 	w.rowTable.rows = map[rowKey]*finding.TrafficRow{}
+	w.dropper, _ = e.cfg.Sink.(Dropper)
 	w.pool = flow.NewPool(e.cfg.ReassemblyMemory)
 	w.asm = flow.NewAssembler(w.pool, window, uint64(e.cfg.StreamDepth))
+	w.asm.HoldUntilAcked = e.cfg.Offline && !e.cfg.Inline
 	first := e.cfg.FirstFlowID
 	if first != 0 {
 		first += uint64(queue) << 48
@@ -266,6 +273,10 @@ func (w *Worker) ip(port wire.Port, size int) wire.Decision {
 	w.learn(f, port)
 	w.countBytes(f, toServer, size)
 	if f.X.dropped {
+		if w.dropper != nil {
+			w.packetFinding(f, toServer)
+			w.dropper.Drop(&w.fpkt, "flow drop", nil)
+		}
 		bump(&w.count.dropped, 1)
 		w.table.Touch(f, f.Class, p.Time)
 		return wire.Decision{Verdict: wire.Drop, Flow: wire.DropFlow, Key: f.Key.Wire()}

@@ -214,15 +214,28 @@ func (w *Writer) Alert(a *finding.Alert) {
 		b = appendCounts(b, &a.Counts)
 		b = append(b, '}')
 	}
-	w.write(b)
-	if a.Action == finding.Blocked {
-		w.drop(a)
+	if a.Verdict != "" {
+		b = append(b, `,"verdict":{`...)
+		b = appendString(b, "action", a.Verdict)
+		b = append(b, '}')
 	}
+	w.write(b)
 }
 
-func (w *Writer) drop(a *finding.Alert) {
-	b := w.head(&a.Packet, "drop")
-	b = append(b, `,"drop":{"reason":"rules"},"alert":{"action":"blocked"`...)
+// Drop writes a packet that was stopped, with the alert of the rule that stopped it.
+func (w *Writer) Drop(p *finding.Packet, reason string, a *finding.Alert) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	b := w.head(p, "drop")
+	b = append(b, `,"drop":{`...)
+	b = appendString(b, "reason", reason)
+	b = append(b, '}')
+	b = appendDirection(b, p.ToServer)
+	if a == nil {
+		w.write(b)
+		return
+	}
+	b = append(b, `,"alert":{"action":"blocked"`...)
 	b = appendUint(b, "gid", uint64(a.GID))
 	b = appendUint(b, "signature_id", uint64(a.SID))
 	b = appendUint(b, "rev", uint64(a.Rev))
@@ -373,6 +386,9 @@ func (w *Writer) FlowEnd(f *finding.FlowEnd) {
 	b = appendUint(b, "age", uint64(max(f.Last/1e9-f.Counts.Start/1e9, 0)))
 	b = appendString(b, "state", f.State)
 	b = appendString(b, "reason", f.Reason)
+	if f.Action != "" {
+		b = appendString(b, "action", f.Action)
+	}
 	if f.Alerted {
 		b = append(b, `,"alerted":true}`...)
 	} else {

@@ -107,6 +107,8 @@ type Alert struct {
 	Severity  Severity
 	Category  Category
 	Action    Action
+	// Verdict is what became of the packet by all its rules: "alert", "drop" or "pass"; "" unknown.
+	Verdict   string
 	Metadata  []KeyValue
 	Indicator string // host name the match was about; "" none
 	// Tx is the transaction the match was about, for EVE's http/dns/tls objects; nil when none.
@@ -162,6 +164,7 @@ type FlowEnd struct {
 	// Visibility is "clear", "name" or "opaque".
 	Visibility string
 	Alerted    bool
+	Action     string // "drop" or "pass" when a rule settled the flow; "" otherwise
 }
 
 // DeviceSeen tells of a new device or of a change.

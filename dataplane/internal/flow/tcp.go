@@ -37,10 +37,12 @@ type Stream struct {
 	base    uint64
 	// Parsed is the offset up to which the parser has read.
 	Parsed uint64
-	segs   []segment // sorted by offset
-	held   int       // bytes in segs
-	fin    bool
-	finOff uint64
+	// Inspected is the offset up to which rules have seen the stream.
+	Inspected uint64
+	segs      []segment // sorted by offset
+	held      int       // bytes in segs
+	fin       bool
+	finOff    uint64
 	// FinSeen, RstSeen: the side said that it is done.
 	FinSeen, RstSeen bool
 	acked            uint64 // offset that the other side acknowledged
@@ -93,6 +95,9 @@ type Assembler struct {
 	// Window is how many bytes already inspected are kept for patterns that lie over a seam; see NewAssembler.
 	window int
 	depth  uint64
+	// HoldUntilAcked delivers data when the other side has acknowledged it, as a sniffer does that must know what the
+	// receiver took. An inline source must not set it.
+	HoldUntilAcked bool
 	// Counters.
 	Gaps        uint64 // times bytes were missed
 	GapBytes    uint64
@@ -110,6 +115,8 @@ const (
 	maxAhead = 8 << 20
 	// MaxPending bounds what a parser may leave unread before it is told of a gap.
 	MaxPending = 512 << 10
+	// maxUninspected bounds what is kept for rules when their turn does not come.
+	maxUninspected = 64 << 10
 )
 
 // NewAssembler makes an Assembler that borrows from pool; window is how many inspected bytes stay, depth how many bytes of a
@@ -185,6 +192,14 @@ func (a *Assembler) Segment(s *Stream, seq uint32, payload []byte, fin bool) (d 
 		s.skipTo(uint64(end), seq+uint32(len(payload)))
 		return d
 	}
+	if a.HoldUntilAcked {
+		if off < int64(s.next) {
+			payload = payload[int64(s.next)-off:]
+			off = int64(s.next)
+		}
+		a.hold(s, uint64(off), payload)
+		return d
+	}
 	if uint64(max(off, 0)) > s.next {
 		a.hold(s, uint64(off), payload)
 		a.OutOfOrder++
@@ -202,7 +217,7 @@ func (a *Assembler) Segment(s *Stream, seq uint32, payload []byte, fin bool) (d 
 	}
 	d.New = a.append(s, payload)
 	if len(s.segs) > 0 {
-		d.New += a.drain(s)
+		d.New += a.drain(s, ^uint64(0))
 	}
 	return d
 }
@@ -264,8 +279,8 @@ func (a *Assembler) makeRoom(s *Stream, n int) {
 	if over := len(s.buf) - a.window; over > 0 {
 		drop = over
 	}
-	if s.Parsed >= s.base {
-		drop = min(drop, int(min(s.Parsed-s.base, uint64(len(s.buf)))))
+	if keep := min(s.Parsed, max(s.Inspected, s.next-min(s.next, maxUninspected))); keep >= s.base {
+		drop = min(drop, int(min(keep-s.base, uint64(len(s.buf)))))
 	} else {
 		drop = 0
 	}
@@ -317,15 +332,19 @@ func (a *Assembler) hold(s *Stream, off uint64, payload []byte) {
 	s.held += len(payload)
 }
 
-// drain appends the held segments that are in order now.
-func (a *Assembler) drain(s *Stream) (n int) {
+// drain appends the held segments that are in order now, up to an offset.
+func (a *Assembler) drain(s *Stream, to uint64) (n int) {
 	k := 0
 	for ; k < len(s.segs); k++ {
 		g := &s.segs[k]
-		if g.off > s.next {
+		if g.off > s.next || s.next >= to {
 			break
 		}
 		if end := g.off + uint64(len(g.data)); end > s.next {
+			if end > to { // a part of it
+				n += a.append(s, g.data[s.next-g.off:to-g.off])
+				break
+			}
 			n += a.append(s, g.data[s.next-g.off:])
 		}
 		s.held -= len(g.data)
@@ -366,6 +385,19 @@ func (a *Assembler) Acked(s *Stream, ack uint32) (d Delivered) {
 		s.skipTo(to, s.nextSeq+uint32(to-s.next))
 		return d
 	}
+	if a.HoldUntilAcked && len(s.segs) > 0 && s.segs[0].off <= s.next {
+		d.New = a.drain(s, to)
+		if s.next >= to || len(s.segs) > 0 && s.segs[0].off <= s.next {
+			return d
+		}
+		// What is acknowledged beyond the held data is a gap, unless it is the FIN's own number.
+		if to-s.next == 1 && s.maxEnd <= s.next {
+			return d
+		}
+		more := a.Acked(s, ack)
+		more.New += d.New
+		return more
+	}
 	// Go on at the first segment held, or at the acknowledged byte when none was held before it.
 	if len(s.segs) > 0 && s.segs[0].off < to {
 		to = s.segs[0].off
@@ -379,7 +411,11 @@ func (a *Assembler) Acked(s *Stream, ack uint32) (d Delivered) {
 	}
 	d.GapBefore = to - s.next
 	a.skip(s, to)
-	d.New = a.drain(s)
+	limit := ^uint64(0)
+	if a.HoldUntilAcked {
+		limit = s.acked
+	}
+	d.New = a.drain(s, limit)
 	return d
 }
 
@@ -393,6 +429,7 @@ func (a *Assembler) skip(s *Stream, to uint64) {
 	s.buf = s.buf[:0]
 	s.base = to
 	s.Parsed = to
+	s.Inspected = to
 }
 
 func (s *Stream) skipTo(off uint64, seq uint32) {
@@ -406,9 +443,11 @@ func (a *Assembler) Flush(s *Stream) (d Delivered) {
 	if len(s.segs) == 0 || s.Closed {
 		return d
 	}
-	d.GapBefore = s.segs[0].off - s.next
-	a.skip(s, s.segs[0].off)
-	d.New = a.drain(s)
+	if s.segs[0].off > s.next {
+		d.GapBefore = s.segs[0].off - s.next
+		a.skip(s, s.segs[0].off)
+	}
+	d.New = a.drain(s, ^uint64(0))
 	return d
 }
 

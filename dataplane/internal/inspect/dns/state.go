@@ -139,7 +139,7 @@ func (t *Tx) Number(k rule.Number, toServer bool, n int) (uint64, rule.State) {
 			return uint64(t.Opcode()), rule.Done
 		}
 	case rule.NumDNSRcode:
-		if n == 0 && t.Response {
+		if n == 0 {
 			return uint64(t.Rcode()), rule.Done
 		}
 	case rule.NumDNSRRType:

@@ -268,7 +268,7 @@ func normalizeURI(t *Tx, target []byte) (uri, host span) {
 		p = cleanPath(p)
 	}
 	m.mem = m.mem[:from+len(p)]
-	m.mem = append(m.mem, query...)
+	m.mem = appendDecoded(m.mem, query)
 	return span{from, len(m.mem)}, host
 }
 

@@ -250,7 +250,7 @@ func (e *External) user(req *jwt.AuthorizationRequestClaims) (string, error) {
 	uc.Pub.Allow.Add(publish)
 	uc.Sub.Allow.Add(inbox)
 	uc.Limits.Payload = MaxMessage + 4096
-	uc.NatsLimits.Subs = 64
+	uc.Subs = 64
 	end := e.now().Add(answerFor)
 	if cert.NotAfter.Before(end) {
 		end = cert.NotAfter

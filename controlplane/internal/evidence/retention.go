@@ -26,8 +26,10 @@ type Deletion struct {
 // receipt are past: a wrong clock neither keeps nor deletes them early.
 var datasets = map[string][]struct{ table, at, where string }{
 	"security": {{"event", "greatest(t, received_at)", `t < $2 AND received_at < $2 AND kind NOT IN ('traffic','health','device_seen')`}},
-	"operation": {{"event", "greatest(t, received_at)",
-		`t < $2 AND received_at < $2 AND kind IN ('traffic','health','device_seen')`}},
+	"operation": {{
+		"event", "greatest(t, received_at)",
+		`t < $2 AND received_at < $2 AND kind IN ('traffic','health','device_seen')`,
+	}},
 	"traffic_hourly": {{"traffic_hourly", "hour", "hour < $2"}},
 	"daily": {
 		{"traffic_daily", "day::timestamp AT TIME ZONE 'Asia/Tokyo'", "day < ($2::timestamptz AT TIME ZONE 'Asia/Tokyo')::date"},

@@ -177,7 +177,7 @@ type link struct {
 // sum is the hash of the link.
 func (l *link) sum(clinic int32) []byte {
 	h := sha256.New()
-	fmt.Fprintf(h, "%s\n%d\n%s\n%d\n", version, clinic, l.day, l.events)
+	h.Write(fmt.Appendf(nil, "%s\n%d\n%s\n%d\n", version, clinic, l.day, l.events))
 	h.Write(l.eventsSHA256)
 	h.Write(l.ledgerSHA256)
 	h.Write(l.prev)

@@ -110,9 +110,9 @@ func (r *Result) link(ctx context.Context, tx pgx.Tx, before, l *link, beforeStr
 		r.problem(l.day, "the link itself was changed")
 	}
 	var sealed []stream
-	if err := json.Unmarshal([]byte(l.ledger), &sealed); err != nil {
-		r.problem(l.day, "the stored ledger can't be read: "+err.Error())
-		return nil, nil
+	if bad := json.Unmarshal([]byte(l.ledger), &sealed); bad != nil {
+		r.problem(l.day, "the stored ledger can't be read: "+bad.Error())
+		return nil, ctx.Err()
 	}
 	if n, sum := eventsSum(sealed); n != l.events || !bytes.Equal(sum[:], l.eventsSHA256) {
 		r.problem(l.day, "the stored sums of streams were changed")

@@ -20,6 +20,7 @@ import (
 	fleetv1 "github.com/kadomori/kadomori/proto/gen/kadomori/fleet/v1"
 	policyv1 "github.com/kadomori/kadomori/proto/gen/kadomori/policy/v1"
 
+	"github.com/kadomori/kadomori/dataplane/internal/command"
 	"github.com/kadomori/kadomori/dataplane/internal/engine"
 	"github.com/kadomori/kadomori/dataplane/internal/enrol"
 	"github.com/kadomori/kadomori/dataplane/internal/event"
@@ -55,6 +56,7 @@ type agent struct {
 	mu       sync.Mutex
 	identity *enrol.Identity
 	policy   *policy.Manager
+	commands *command.Runner
 	fleet    *fleet.Client
 	uplink   *uplink.Uplink
 	linkErr  string // why there is no link yet
@@ -71,6 +73,7 @@ type agent struct {
 	skipped     atomic.Int64
 	retired     chan *rule.Set
 	selfTest    atomic.Pointer[selfTestResult]
+	reset       chan struct{}
 }
 
 // list is what a drop's list id stands for.
@@ -96,7 +99,7 @@ func RunWithLog(ctx context.Context, cfg Config, w io.Writer) (err error) {
 		// Enforcement must not depend on a disk: keys and bundles may be readable, events go to memory.
 		log.Error("state directory can't be made", "dir", cfg.StateDir, "err", err)
 	}
-	a := &agent{cfg: cfg, log: log, started: time.Now(), retired: make(chan *rule.Set, 64), rules: rule.NewShared(0)}
+	a := &agent{cfg: cfg, log: log, started: time.Now(), retired: make(chan *rule.Set, 64), reset: make(chan struct{}, 1), rules: rule.NewShared(0)}
 	a.lists.Store(&map[uint32]list{})
 
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -107,7 +110,11 @@ func RunWithLog(ctx context.Context, cfg Config, w io.Writer) (err error) {
 	}
 
 	// What takes comes first and ends last: spool, events, engine, wire.
-	if a.spool, err = spool.Open(spool.Config{Dir: cfg.spoolDir(), Limit: cfg.Spool.MaxBytes, Log: log}); err != nil {
+	reason, err := finishReset(&cfg)
+	if err != nil {
+		return err
+	}
+	if a.spool, err = spool.Open(spool.Config{Dir: cfg.spoolDir(), Limit: cfg.Spool.MaxBytes, Reason: reason, Log: log}); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.spool.Close()) }()
@@ -148,6 +155,7 @@ func RunWithLog(ctx context.Context, cfg Config, w io.Writer) (err error) {
 	reports.start("self-test", a.selfTests)
 	reports.start("retired rules", a.retireRules)
 	reports.start("status", a.serveStatus)
+	reports.start("factory reset", a.awaitReset)
 	reports.start("metrics", a.serveMetrics)
 	reports.start("service manager", a.notify)
 	packets.start("wire", func(ctx context.Context) error { return a.wire.Run(ctx, a.engine.Worker) })
@@ -283,6 +291,9 @@ func (a *agent) startPolicy() error {
 	a.mu.Lock()
 	a.policy = m
 	a.mu.Unlock()
+	if err := a.startCommands(id); err != nil {
+		return err
+	}
 	return m.Start()
 }
 
@@ -498,7 +509,8 @@ func (a *agent) talk(ctx context.Context, id *enrol.Identity) error {
 		Address: pick(a.cfg.Management.FleetAddress, id.Fleet()), TLS: id.TLS(), Version: Version,
 		Desired:   func(ctx context.Context, rev uint64, b []*bundlev1.Envelope) { a.policy.Desired(ctx, rev, b) },
 		Committed: func(stream [16]byte, through uint64) { a.spool.Committed(stream, through) },
-		State:     a.state, Report: time.Duration(a.cfg.Management.ReportEvery), Log: a.log,
+		Commands:  a.commands.Handle, Told: a.commands.Told,
+		State: a.state, Report: time.Duration(a.cfg.Management.ReportEvery), Log: a.log,
 	})
 	if err != nil {
 		return err
@@ -521,6 +533,7 @@ func (a *agent) talk(ctx context.Context, id *enrol.Identity) error {
 	g := newGroup(ctx, func(err error) { failed.CompareAndSwap(nil, &err); cancel() })
 	g.start("fleet", fc.Run)
 	g.start("policy", a.policy.Run)
+	g.start("commands", a.commands.Run)
 	g.start("uplink", up.Run)
 	g.start("certificate renewal", (&enrol.Renewer{Identity: id, Log: a.log}).Run)
 	<-ctx.Done()
@@ -574,11 +587,14 @@ func (a *agent) policyChanged() {
 func (a *agent) state() *fleetv1.ReportStateRequest {
 	stream := a.spool.Stream()
 	a.mu.Lock()
-	m := a.policy
+	m, r := a.policy, a.commands
 	a.mu.Unlock()
 	req := &fleetv1.ReportStateRequest{WireMode: a.wireMode(), StreamId: stream[:]}
 	if m != nil {
 		req.Bundles = m.State()
+	}
+	if r != nil {
+		req.Commands = r.Results()
 	}
 	return req
 }

@@ -16,6 +16,7 @@ import (
 
 	bundlev1 "github.com/kadomori/kadomori/proto/gen/kadomori/bundle/v1"
 
+	"github.com/kadomori/kadomori/dataplane/internal/command"
 	"github.com/kadomori/kadomori/dataplane/internal/engine"
 	"github.com/kadomori/kadomori/dataplane/internal/event"
 	"github.com/kadomori/kadomori/dataplane/internal/fleet"
@@ -62,6 +63,8 @@ type Status struct {
 	UplinkStats      *uplink.Stats   `json:"uplink_stats,omitempty"`
 	FleetStats       *fleet.Stats    `json:"control_plane_stats,omitempty"`
 	SelfTest         *selfTestResult `json:"self_test,omitempty"`
+	// Quarantined are the devices that are cut off by order.
+	Quarantined []command.Device `json:"quarantined"`
 }
 
 // RefusedBundle is a wanted bundle that is not active.
@@ -93,7 +96,7 @@ func (a *agent) status() Status {
 		s.RulesLoaded, s.RulesRefused, s.ClinicName = c.Loaded, len(c.Refused), c.Policy.GetClinicName()
 	}
 	a.mu.Lock()
-	id, m, fc, up := a.identity, a.policy, a.fleet, a.uplink
+	id, m, fc, up, cr := a.identity, a.policy, a.fleet, a.uplink, a.commands
 	s.Enrolment = a.linkErr
 	a.mu.Unlock()
 	if id != nil {
@@ -114,6 +117,10 @@ func (a *agent) status() Status {
 				s.Refused = append(s.Refused, RefusedBundle{kind, b.GetRefusedVersion(), b.GetRefusedReason()})
 			}
 		}
+	}
+	s.Quarantined = []command.Device{}
+	if cr != nil {
+		s.Quarantined = append(s.Quarantined, cr.Quarantined()...)
 	}
 	if fc != nil {
 		st := fc.Stats()

@@ -93,6 +93,21 @@ func writeStatus(w io.Writer, s *Status) error {
 		t.columns(rows)
 	}
 
+	if len(s.Quarantined) > 0 {
+		t.section("QUARANTINE")
+		for _, d := range s.Quarantined {
+			until := "until released"
+			if !d.Until.IsZero() {
+				until = "until " + d.Until.Local().Format(time.DateTime)
+			}
+			addr := ""
+			if d.Addr.IsValid() {
+				addr = d.Addr.String()
+			}
+			t.row("device", "%s", strings.TrimSpace(strings.Join([]string{d.Text, addr, until}, " ")))
+		}
+	}
+
 	t.section("EVENTS")
 	t.row("numbered", "%s, on disk %s, committed by the centre %s", count(s.LastSeq), count(s.Spool.Durable), count(s.Committed))
 	t.row("waiting", "%s events", count(s.Spool.Depth))

@@ -38,6 +38,10 @@ type Config struct {
 	Version string
 	// Desired is called with each new desired state, from one goroutine; while it works, newer states replace each other.
 	Desired func(ctx context.Context, revision uint64, bundles []*bundlev1.Envelope)
+	// Commands is called with the signed orders of each desired state, from the same goroutine as Desired; nil: they are ignored.
+	Commands func(ctx context.Context, envelopes []*bundlev1.Envelope)
+	// Told is called with the results that a report carried, after the control plane answered it.
+	Told func([]*fleetv1.CommandResult)
 	// Committed is called with what the centre's database holds of a stream.
 	Committed func(stream [16]byte, through uint64)
 	// State fills a report; revision, version and time are set by the Client.
@@ -246,6 +250,9 @@ func (c *Client) work(ctx context.Context) {
 			if c.cfg.Desired != nil && len(res.GetBundles()) > 0 {
 				c.cfg.Desired(ctx, res.GetRevision(), res.GetBundles())
 			}
+			if c.cfg.Commands != nil && len(res.GetCommands()) > 0 {
+				c.cfg.Commands(ctx, res.GetCommands())
+			}
 			if c.worked.Swap(res.GetRevision()) != res.GetRevision() {
 				c.Poke()
 			}
@@ -277,9 +284,13 @@ func (c *Client) ReportOnce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	began := time.Now()
-	res, err := c.api.ReportState(ctx, c.report())
+	req := c.report()
+	res, err := c.api.ReportState(ctx, req)
 	if err != nil {
 		return fmt.Errorf("report state: %w", err)
+	}
+	if c.cfg.Told != nil && len(req.GetCommands()) > 0 {
+		c.cfg.Told(req.GetCommands())
 	}
 	c.measure(res.GetServerTime(), time.Since(began))
 	c.committed(res.GetCommitted())

@@ -320,7 +320,7 @@ func (w *Worker) rules(f *flowT, nd *newData, toServer bool, v *verdict) {
 		}
 		if nd != nil {
 			in.StreamEnd = nd.final
-			w.rpkt.NoPayloadRules = nd.again
+			w.rpkt.NoPayloadRules, w.rpkt.StreamAdded = nd.again, nd.added
 		}
 		if f.X.parser != nil {
 			w.txs = w.txs[:0]
@@ -335,6 +335,7 @@ func (w *Worker) rules(f *flowT, nd *newData, toServer bool, v *verdict) {
 	}
 	res := w.matcher.Inspect(in)
 	w.verdictText = "alert"
+	w.rateFiltered = false
 	switch {
 	case res.Drop && w.mayStop(f):
 		w.verdictText = "drop"
@@ -345,6 +346,7 @@ func (w *Worker) rules(f *flowT, nd *newData, toServer bool, v *verdict) {
 		}
 	}
 	for i := range res.Matches {
+		w.rateFiltered = w.rateFiltered || res.Matches[i].RateFiltered && res.Matches[i].Action.Stops()
 		w.tell(f, &res.Matches[i], toServer)
 	}
 	if res.Drop {

@@ -13,6 +13,7 @@ type newData struct {
 	stream *flow.Stream
 	n      int
 	again  bool
+	added  bool // the packet's payload went into the stream
 	final  bool
 }
 
@@ -62,7 +63,8 @@ func (w *Worker) tcp(f *flowT, toServer bool, port wire.Port, size int) wire.Dec
 			w.gap(f, toServer, g)
 		}
 	}
-	nd := newData{stream: s, again: got.Again || got.Outside || got.Early && !w.asm.HoldUntilAcked}
+	nd := newData{stream: s, again: got.Again || got.Outside}
+	nd.added = len(p.Payload) > 0 && !nd.again && !s.Closed
 	nd.n = int(s.Next() - min(s.Inspected, s.Next()))
 	nd.final = s.Done() || p.TCPFlags&packet.RST != 0 || s.Depth()
 	if got.New > 0 || (fin && f.X.parser != nil) {

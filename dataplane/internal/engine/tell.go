@@ -385,12 +385,16 @@ func (w *Worker) tellDrop(f *flowT, toServer bool, _ *verdict) {
 		return
 	}
 	w.packetFinding(f, toServer)
+	reason := "rules"
+	if w.rateFiltered {
+		reason = "threshold detection_filter"
+	}
 	if w.hasDropAlert {
-		w.dropper.Drop(&w.fpkt, "rules", &w.dropAlert)
+		w.dropper.Drop(&w.fpkt, reason, &w.dropAlert)
 		w.hasDropAlert = false
 		return
 	}
-	w.dropper.Drop(&w.fpkt, "rules", nil)
+	w.dropper.Drop(&w.fpkt, reason, nil)
 }
 
 // lastLook runs the rules once more for each direction, on a packet made up, so that what was completed by the end of the

@@ -104,6 +104,7 @@ type Worker struct {
 	verdictText  string
 	dropAlert    finding.Alert
 	hasDropAlert bool
+	rateFiltered bool
 	dropper      Dropper
 	sums         sumWatch
 }

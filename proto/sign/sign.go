@@ -115,7 +115,7 @@ const CommandType = "application/vnd.kadomori.command+protobuf"
 const MaxCommandLife = 7 * 24 * time.Hour
 
 // SignCommand wraps a command in an envelope signed by key. The control plane's signer calls it.
-func SignCommand(key ed25519.PrivateKey, c *fleetv1.Command) (*bundlev1.Envelope, error) {
+func SignCommand(key ed25519.PrivateKey, c *fleetv1.Command) (*bundlev1.Envelope, error) { //nolint:revive // sign.Command would read as a type
 	payload, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
 	if err != nil {
 		return nil, fmt.Errorf("encode command: %w", err)

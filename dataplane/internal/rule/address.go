@@ -11,6 +11,7 @@ import (
 
 // addrExpr is an address of a header as written.
 type addrExpr struct {
+	text string // as written
 	neg  bool
 	any  bool
 	name string // variable, without $
@@ -28,8 +29,8 @@ func parseAddrDepth(s string, depth int) (*addrExpr, error) {
 	if depth > maxNesting {
 		return nil, errors.New("address lists nested too deeply")
 	}
-	e := &addrExpr{}
 	s = strings.TrimSpace(s)
+	e := &addrExpr{text: s}
 	for strings.HasPrefix(s, "!") {
 		e.neg = !e.neg
 		s = strings.TrimSpace(s[1:])
@@ -211,8 +212,15 @@ func intersectAddrs(a, b []addrRange) []addrRange {
 // resolver turns expressions into sets with the variables at hand and remembers what it made.
 type resolver struct {
 	vars  map[string]string
-	addrs map[string]*addrSet
+	addrs map[string]*addrSet // by ranges
 	ports map[string]*portSet
+	// by text: most rules say the same few things
+	addrText map[string]*addrSet
+	portText map[string]*portSet
+}
+
+func newResolver(vars map[string]string) *resolver {
+	return &resolver{vars: vars, addrs: map[string]*addrSet{}, ports: map[string]*portSet{}, addrText: map[string]*addrSet{}, portText: map[string]*portSet{}}
 }
 
 // eval gives the ranges of e; a list is the union of its positive entries (or everything, when there are none) without
@@ -272,6 +280,17 @@ func (rs *resolver) eval(e *addrExpr, depth int) ([]addrRange, error) {
 
 // addr resolves e. Equal sets are one.
 func (rs *resolver) addr(e *addrExpr) (*addrSet, error) {
+	if s, ok := rs.addrText[e.text]; ok && e.text != "" {
+		return s, nil
+	}
+	s, err := rs.makeAddr(e)
+	if err == nil && e.text != "" {
+		rs.addrText[e.text] = s
+	}
+	return s, err
+}
+
+func (rs *resolver) makeAddr(e *addrExpr) (*addrSet, error) {
 	ranges, err := rs.eval(e, 0)
 	if err != nil {
 		return nil, err

@@ -33,7 +33,7 @@ const cacheSuffix = ".hsdb"
 const keepUnused = 14 * 24 * time.Hour
 
 // minCached is the number of patterns below which compiling is faster than reading a file.
-const minCached = 64
+const minCached = 16
 
 // dbCache keeps compiled databases by the digest of library version, processor and patterns.
 type dbCache struct {

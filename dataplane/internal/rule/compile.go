@@ -173,7 +173,7 @@ func Compile(rules []*Rule, opt CompileOptions) (*Set, error) {
 	}
 	vars := maps.Clone(DefaultVars)
 	maps.Copy(vars, opt.Vars)
-	rs := &resolver{vars: vars, addrs: map[string]*addrSet{}, ports: map[string]*portSet{}}
+	rs := newResolver(vars)
 	for _, r := range rules {
 		c, err := s.resolve(rs, r)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 
 // portExpr is a port of a header as written.
 type portExpr struct {
+	text   string // as written
 	neg    bool
 	any    bool
 	name   string
@@ -23,8 +24,8 @@ func parsePortDepth(s string, depth int) (*portExpr, error) {
 	if depth > maxNesting {
 		return nil, errors.New("port lists nested too deeply")
 	}
-	e := &portExpr{}
 	s = strings.TrimSpace(s)
+	e := &portExpr{text: s}
 	for strings.HasPrefix(s, "!") {
 		e.neg = !e.neg
 		s = strings.TrimSpace(s[1:])
@@ -192,6 +193,17 @@ func (rs *resolver) evalPort(e *portExpr, depth int) ([]portRange, error) {
 
 // port resolves e. Equal sets are one.
 func (rs *resolver) port(e *portExpr) (*portSet, error) {
+	if s, ok := rs.portText[e.text]; ok && e.text != "" {
+		return s, nil
+	}
+	s, err := rs.makePort(e)
+	if err == nil && e.text != "" {
+		rs.portText[e.text] = s
+	}
+	return s, err
+}
+
+func (rs *resolver) makePort(e *portExpr) (*portSet, error) {
 	ranges, err := rs.evalPort(e, 0)
 	if err != nil {
 		return nil, err

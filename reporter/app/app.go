@@ -68,7 +68,7 @@ func rootCommand(stdout, stderr io.Writer) *cobra.Command {
 		cfg.Logger = hclog.New(&hclog.LoggerOptions{Name: "reporter", Level: level, Output: stderr, JSONFormat: cfg.Log.Format == "json"})
 	}
 	root.AddCommand(
-		serveCommand(load, logger), renderCommand(load, logger, stdout), validateCommand(load, stdout), versionCommand(stdout),
+		serveCommand(load, logger), renderCommand(load, logger, stdout), annualCommand(load, logger, stdout), verifyCommand(load, logger, stdout), validateCommand(load, stdout), versionCommand(stdout),
 	)
 	return root
 }
@@ -194,11 +194,11 @@ type Report struct {
 }
 
 // Make builds the report of a month as it stands now. Nothing is stored.
-func (r *Reporter) Make(ctx context.Context, clinic int32, m month.Month) (*Report, error) {
-	return r.make(ctx, r.pool, clinic, m)
+func (r *Reporter) Make(ctx context.Context, clinic int32, m month.Month, format Format) (*Report, error) {
+	return r.make(ctx, r.pool, clinic, m, format)
 }
 
-func (r *Reporter) make(ctx context.Context, db query.Beginner, clinic int32, m month.Month) (*Report, error) {
+func (r *Reporter) make(ctx context.Context, db query.Beginner, clinic int32, m month.Month, format Format) (*Report, error) {
 	// The second is all that the file's dates hold.
 	now := r.now().Truncate(time.Second)
 	facts, err := query.Facts(ctx, db, clinic, m, query.Options{
@@ -208,11 +208,25 @@ func (r *Reporter) make(ctx context.Context, db query.Beginner, clinic int32, m 
 	if err != nil {
 		return nil, err
 	}
-	return r.print(ctx, facts)
+	return r.print(ctx, facts, format)
+}
+
+// Variants of a month's report.
+const (
+	Monthly = "monthly" // the whole report: the one that is frozen
+	Summary = "summary" // page 1 alone, for the director
+	Flash   = "flash"   // same-day report of the devices under suspicion
+)
+
+// Format says which document to make of a month.
+type Format struct {
+	Variant string // Monthly when empty
+	// PDF is "pdf/a-3b" (default; for keeping) or "pdf/ua-1" (tagged, for screen readers).
+	PDF string
 }
 
 // print makes documents out of facts.
-func (r *Reporter) print(ctx context.Context, facts *month.Facts) (*Report, error) {
+func (r *Reporter) print(ctx context.Context, facts *month.Facts, format Format) (*Report, error) {
 	p, err := page.Build(facts, r.w, r.packs, r.html.CSS())
 	if err != nil {
 		return nil, err
@@ -222,32 +236,72 @@ func (r *Reporter) print(ctx context.Context, facts *month.Facts) (*Report, erro
 		return nil, err
 	}
 	out.DataSHA = sha256.Sum256(out.JSON)
-	if out.HTML, err = r.html.Report(p); err != nil {
-		return nil, err
-	}
-	issued, err := time.Parse(time.RFC3339, facts.Issued)
-	if err != nil {
-		return nil, fmt.Errorf("print report: %w", err)
-	}
-	if out.Renderer, err = r.pdf.Versions(ctx); err != nil {
-		return nil, err
-	}
-	evidence, devices, err := page.Files(facts, r.w)
-	if err != nil {
-		return nil, err
-	}
 	id := fmt.Sprintf("%s-%d", facts.DocumentNo, facts.Revision)
-	out.PDF, err = r.pdf.Render(ctx, render.Job{
-		HTML: out.HTML, Issued: issued, Identifier: id, Attachments: []render.Attachment{
+	var files []render.Attachment
+	switch format.Variant {
+	case Summary:
+		p.MakeShort()
+		id += "-summary"
+		out.HTML, err = r.html.Summary(p)
+	case Flash:
+		if err := p.MakeFlash(facts, r.w); err != nil {
+			return nil, err
+		}
+		id += "-flash"
+		out.HTML, err = r.html.Flash(p)
+	case Monthly, "":
+		evidence, devices, ferr := page.Files(facts, r.w)
+		if ferr != nil {
+			return nil, ferr
+		}
+		files = []render.Attachment{
 			{Name: id + "-evidence.csv", Description: "証跡番号の一覧", Data: evidence},
 			{Name: id + "-devices.csv", Description: "端末ごとの検知", Data: devices},
-		},
-	})
+		}
+		out.HTML, err = r.html.Report(p)
+	default:
+		return nil, fmt.Errorf("print report: no variant %q", format.Variant)
+	}
 	if err != nil {
 		return nil, err
 	}
+	return out, r.typeset(ctx, out, facts.Issued, id, format.PDF, files)
+}
+
+// typeset makes the PDF of a report that has its HTML.
+func (r *Reporter) typeset(ctx context.Context, out *Report, issued, id, variant string, files []render.Attachment) error {
+	at, err := time.Parse(time.RFC3339, issued)
+	if err != nil {
+		return fmt.Errorf("print report: %w", err)
+	}
+	if out.Renderer, err = r.pdf.Versions(ctx); err != nil {
+		return err
+	}
+	if out.PDF, err = r.pdf.Render(ctx, render.Job{HTML: out.HTML, Issued: at, Identifier: id, Variant: variant, Attachments: files}); err != nil {
+		return err
+	}
 	out.PDFSHA = sha256.Sum256(out.PDF)
-	return out, nil
+	return nil
+}
+
+// Annual makes the report of a fiscal year out of its months' frozen reports. Nothing is stored.
+func (r *Reporter) Annual(ctx context.Context, clinic int32, fiscalYear int) (*Report, error) {
+	a, err := query.Annual(ctx, r.pool, clinic, fiscalYear, r.now().Truncate(time.Second))
+	if err != nil {
+		return nil, err
+	}
+	p, err := page.BuildAnnual(a, r.w, r.packs, r.html.CSS())
+	if err != nil {
+		return nil, err
+	}
+	out := &Report{}
+	if out.DataSHA, out.JSON, err = a.Digest(); err != nil {
+		return nil, err
+	}
+	if out.HTML, err = r.html.Annual(p); err != nil {
+		return nil, err
+	}
+	return out, r.typeset(ctx, out, a.Issued, a.DocumentNo, "", nil)
 }
 
 // Freeze makes the report and stores it as the month's next revision.
@@ -268,7 +322,7 @@ func (r *Reporter) Freeze(ctx context.Context, clinic int32, m month.Month) (*Re
 			_ = conn.Conn().Close(context.WithoutCancel(ctx))
 		}
 	}()
-	out, err := r.make(ctx, conn, clinic, m)
+	out, err := r.make(ctx, conn, clinic, m, Format{})
 	if err != nil {
 		return nil, err
 	}

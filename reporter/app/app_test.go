@@ -253,3 +253,71 @@ func TestConfigRefusesWhatItDoesNotKnow(t *testing.T) {
 		})
 	}
 }
+
+func TestVerifyAndAnnualReadWhatWasFrozen(t *testing.T) {
+	needWeasyPrint(t)
+	db := querytest.New(t)
+	c := monthtest.Infected(t)
+	clinic := querytest.Insert(t, db, c)
+	ctx := context.Background()
+	r, err := NewReporter(ctx, config(db, c.In.Now))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	out, err := r.Freeze(ctx, clinic, c.In.Month)
+	if err != nil {
+		t.Fatal(err)
+	}
+	year, err := r.Annual(ctx, clinic, 2026)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Contains(year.HTML, []byte(hex.EncodeToString(out.DataSHA[:]))) {
+		t.Error("the year doesn't name the month's digest")
+	}
+	file := filepath.Join(t.TempDir(), "r.yaml")
+	if err := os.WriteFile(file, []byte("dsn: \""+db.Reporter+"\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	verify := func() (int, string) {
+		var stdout, stderr bytes.Buffer
+		code := Main([]string{"verify", "--config", file, "--clinic", "1", "--month", "2026-10"}, &stdout, &stderr)
+		return code, stdout.String() + stderr.String()
+	}
+	if code, said := verify(); code != 0 || !strings.Contains(said, "genuine") {
+		t.Errorf("exit %d: %s", code, said)
+	}
+	conn, err := pgx.Connect(ctx, db.Owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(ctx) }()
+	if _, err := conn.Exec(ctx, `UPDATE report SET facts = jsonb_set(facts, '{infected,count,n}', '0')`); err != nil {
+		t.Fatal(err)
+	}
+	if code, said := verify(); code != 1 || !strings.Contains(said, "ALTERED") {
+		t.Errorf("exit %d: %s", code, said)
+	}
+	if _, err := r.Annual(ctx, clinic, 2026); err == nil {
+		t.Error("a year is built on altered facts")
+	}
+}
+
+// BenchmarkFreeze makes and stores reports one after another, each in a cold renderer.
+func BenchmarkFreeze(b *testing.B) {
+	db := querytest.New(b)
+	c := monthtest.Infected(b)
+	clinic := querytest.Insert(b, db, c)
+	ctx := context.Background()
+	r, err := NewReporter(ctx, config(db, c.In.Now))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer r.Close()
+	for b.Loop() {
+		if _, err := r.Freeze(ctx, clinic, c.In.Month); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

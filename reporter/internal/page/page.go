@@ -43,9 +43,12 @@ type Page struct {
 	Coverage                                                                                     Coverage
 	Appendix                                                                                     Appendix
 	Numbers                                                                                      Numbers
-	Ledger                                                                                       Ledger
-	Checklist                                                                                    Checklist
-	Colophon                                                                                     Colophon
+	// Short: this is page 1 alone.
+	Short     bool
+	Flash     Flash
+	Ledger    Ledger
+	Checklist Checklist
+	Colophon  Colophon
 }
 
 // Link is an entry of the screen's contents.
@@ -70,9 +73,9 @@ type Tile struct {
 
 // Ask is a request.
 type Ask struct {
-	No                               int
-	Do, Why, Who, When, Minutes, Ref string
-	Ev                               string
+	No                                        int
+	Do, Why, Who, When, Minutes, Ref, RefName string
+	Ev                                        string
 }
 
 // Figure is one of four figures in a strip.

@@ -286,7 +286,7 @@ func (k *maker) asks() []Ask {
 		n := comma(a.Count)
 		out = append(out, Ask{
 			No: i + 1, Do: k.say("asks."+key+".do", "subject", a.Subject, "n", n), Why: k.say("asks."+key+".why", "subject", a.Subject, "n", n),
-			Who: k.say(who), When: when, Minutes: strconv.Itoa(a.Minutes) + "分", Ref: ref, Ev: a.Ev,
+			Who: k.say(who), When: when, Minutes: strconv.Itoa(a.Minutes) + "分", Ref: ref, RefName: "月次", Ev: a.Ev,
 		})
 	}
 	return out

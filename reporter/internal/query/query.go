@@ -49,9 +49,8 @@ func Facts(ctx context.Context, db Beginner, clinic int32, m month.Month, opt Op
 		return nil, fmt.Errorf("begin snapshot: %w", err)
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
-	if _, err := tx.Exec(ctx, `SELECT set_config('kadomori.clinics', $1, true), set_config('statement_timeout', '120s', true)`,
-		fmt.Sprintf("{%d}", clinic)); err != nil {
-		return nil, fmt.Errorf("state clinic %d: %w", clinic, err)
+	if err := state(ctx, tx, clinic); err != nil {
+		return nil, err
 	}
 	r := reader{tx: tx, clinic: clinic, in: month.Input{
 		Month: m, Now: opt.Now, Issued: opt.Issued, Holidays: opt.Holidays, CareWords: opt.CareWords,

@@ -44,10 +44,21 @@ func NewHTML(files fs.FS) (*HTML, error) {
 // CSS is the style sheet, to be handed to page.Build.
 func (h *HTML) CSS() string { return h.css }
 
+// Summary is page 1 alone.
+func (h *HTML) Summary(p *page.Page) ([]byte, error) { return h.fill("summary.html", p) }
+
+// Annual is the year's report.
+func (h *HTML) Annual(p *page.Annual) ([]byte, error) { return h.fill("annual.html", p) }
+
+// Flash is the same-day report.
+func (h *HTML) Flash(p *page.Page) ([]byte, error) { return h.fill("flash.html", p) }
+
 // Report is the monthly report: one document for the console and for the renderer, style inside, no script, nothing to fetch.
-func (h *HTML) Report(p *page.Page) ([]byte, error) {
+func (h *HTML) Report(p *page.Page) ([]byte, error) { return h.fill("report.html", p) }
+
+func (h *HTML) fill(name string, p any) ([]byte, error) {
 	var b bytes.Buffer
-	if err := h.page.ExecuteTemplate(&b, "report.html", p); err != nil {
+	if err := h.page.ExecuteTemplate(&b, name, p); err != nil {
 		return nil, fmt.Errorf("fill template: %w", err)
 	}
 	return b.Bytes(), nil

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/kadomori/kadomori/reporter/data"
-	"github.com/kadomori/kadomori/reporter/internal/checklist"
 	"github.com/kadomori/kadomori/reporter/internal/month"
 	"github.com/kadomori/kadomori/reporter/internal/month/monthtest"
 	"github.com/kadomori/kadomori/reporter/internal/page"
@@ -19,18 +18,7 @@ import (
 // html prints facts as the reporter does.
 func html(t *testing.T, f *month.Facts) []byte {
 	t.Helper()
-	w, err := wording.Load(data.Files)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h, err := render.NewHTML(data.Files)
-	if err != nil {
-		t.Fatal(err)
-	}
-	packs, err := checklist.Load(data.Files)
-	if err != nil {
-		t.Fatal(err)
-	}
+	w, packs, h := parts(t)
 	p, err := page.Build(f, w, packs, h.CSS())
 	if err != nil {
 		t.Fatal(err)

@@ -142,6 +142,8 @@ type agentStatus struct {
 		Bypass   agentCount `json:"bypass"`
 		Dropped  agentCount `json:"dropped"`
 		Lost     uint64     `json:"socket_lost"`
+
+		FailsOpen bool `json:"fails_open"`
 	} `json:"ports"`
 	Drops []struct {
 		Reason string `json:"reason"`
@@ -149,10 +151,10 @@ type agentStatus struct {
 		agentCount
 	} `json:"drops"`
 	Loop struct {
-		Handled        agentCount `json:"handled"`
-		BacklogDropped uint64     `json:"backlog_dropped"`
-		Cuts           uint64     `json:"cuts"`
-		ForcedCuts     uint64     `json:"forced_cuts"`
+		Handled      agentCount `json:"handled"`
+		BacklogBytes uint64     `json:"backlog_bytes"`
+		Cuts         uint64     `json:"cuts"`
+		ForcedCuts   uint64     `json:"forced_cuts"`
 	} `json:"loop"`
 	Flows       int64         `json:"flows"`
 	Unprotected time.Duration `json:"unprotected"`
@@ -165,6 +167,14 @@ type agentFlows struct {
 
 // startAgent starts wirelab and waits until packets reach it.
 func (w *wireLab) startAgent(t testing.TB, args ...string) *agent {
+	t.Helper()
+	a := w.launchAgent(t, args...)
+	a.wait("ready")
+	return a
+}
+
+// launchAgent starts wirelab.
+func (w *wireLab) launchAgent(t testing.TB, args ...string) *agent {
 	t.Helper()
 	a := &agent{t: t, lines: make(chan agentLine, 1024), err: &strings.Builder{}}
 	a.cmd = w.box.Command(context.Background(), w.program, append([]string{"-lan", "lan", "-wan", "wan", "-pin", w.pin}, args...)...)
@@ -203,7 +213,6 @@ func (w *wireLab) startAgent(t testing.TB, args ...string) *agent {
 		_ = a.cmd.Process.Kill()
 		<-done
 	})
-	a.wait("ready")
 	return a
 }
 
@@ -238,8 +247,8 @@ func (a *agent) tell(command, answer string) agentLine {
 	return a.wait(answer)
 }
 
-// stop ends the agent in order and returns all its flow records.
-func (a *agent) stop() *agentFlows {
+// stop ends the agent in order and returns its last line: all its flow records, and its last status.
+func (a *agent) stop() agentLine {
 	a.t.Helper()
 	a.signal(syscall.SIGTERM)
 	l := a.wait("done")
@@ -247,7 +256,7 @@ func (a *agent) stop() *agentFlows {
 	if code := a.cmd.ProcessState.ExitCode(); code != 0 {
 		a.t.Fatalf("the agent ended with %d: %s", code, a.err)
 	}
-	return l.Flows
+	return l
 }
 
 func (a *agent) signal(s syscall.Signal) {
@@ -332,6 +341,9 @@ func (p *probe) waitFor(t testing.TB, n uint64) {
 	want := p.got.Load() + n
 	until(t, fmt.Sprintf("%d answers to the probe", n), func() bool { return p.got.Load() >= want })
 }
+
+// longestGap is the longest time without an answer since the last call.
+func (p *probe) longestGap() time.Duration { return time.Duration(p.gap.Swap(0)) }
 
 // stop ends the probe and returns what was lost and the longest gap.
 func (p *probe) stop(t testing.TB) (lost uint64, gap time.Duration) {

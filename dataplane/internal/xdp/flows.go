@@ -225,6 +225,7 @@ func (w *Wire) sweepLoop(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			w.checkBypass()
 			w.checkPorts()
 			if err := w.flows.sweep(false); err != nil {
 				w.log.Error("can not read the flow table", "err", err)

@@ -114,12 +114,39 @@ func (w *Wire) endBypass(now int64) {
 	w.log.Warn("bypass off")
 }
 
-// checkPorts ends a bypass that ran out, at each sweep.
-func (w *Wire) checkPorts() {
+// checkBypass ends a bypass that ran out, at each sweep.
+func (w *Wire) checkBypass() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := w.clock.now()
 	if until := atomic.LoadUint64(&w.control.BypassUntil); until != 0 && now >= int64(until) {
 		w.endBypass(now)
 	}
+}
+
+// checkPorts looks, at Open and at each sweep, if the program can send to both ports on its own. Where it can't, failing open
+// and cut-through would lose every packet: the latter is switched off, the former can only be told.
+func (w *Wire) checkPorts() {
+	if w.features == nil || w.cfg.Mode == Tap {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	deaf := false
+	for i, p := range w.ports {
+		// The generic path sends like any other packet; what counts is how the other port receives.
+		ok, err := w.features.receivesRedirects(p.iface.Index)
+		now := err == nil && !ok && w.ports[1-i].attach == AttachNative
+		if now != p.deaf {
+			if now {
+				w.log.Error("the port does not take redirected frames: it does not fail open, and no flow is cut through; "+
+					"a veth needs `gro on` at its peer before it is set up", "port", p.name)
+			} else {
+				w.log.Info("the port takes redirected frames again", "port", p.name)
+			}
+			p.deaf = now
+		}
+		deaf = deaf || now
+	}
+	w.noCut.Store(deaf)
 }

@@ -20,6 +20,7 @@ const (
 	forceCut   = 500 * time.Millisecond // after which a verdict goes in although the pipe never was empty
 	maxPending = 4096                   // verdicts that wait for an empty pipe
 	drainFor   = time.Second            // at shutdown
+	goneEvery  = 500 * time.Millisecond // look if the interfaces are still there
 	niceLoop   = -15                    // the packet loop goes before everything else on the box
 )
 
@@ -52,7 +53,7 @@ type queueCounters struct {
 	dropped, droppedBytes [2]atomic.Uint64 // by the Handler's verdict
 	crafted               atomic.Uint64
 	craftedLost           atomic.Uint64 // no frame or no room for them
-	backlogDropped        atomic.Uint64 // after a gap of the loop
+	backlog, backlogBytes atomic.Uint64 // dropped after a gap of the loop
 	cuts, drops           atomic.Uint64 // verdicts installed
 	forced                atomic.Uint64 // cuts installed although the pipe was never empty
 	verdictsLost          atomic.Uint64 // flow table or waiting list full
@@ -228,6 +229,7 @@ func (q *queue) run(ctx context.Context) error {
 		return err
 	}
 	q.w.queueReady()
+	nextCheck := int64(0)
 	for ctx.Err() == nil {
 		now := q.w.clock.now()
 		if gap := now - q.last; gap > int64(q.w.cfg.Limit) {
@@ -235,13 +237,40 @@ func (q *queue) run(ctx context.Context) error {
 		}
 		q.beat(now)
 		if !q.turn(now) {
-			if _, err := unix.Poll(q.poll, int(tickEvery/time.Millisecond)); err != nil && !errors.Is(err, unix.EINTR) {
-				return fmt.Errorf("poll: %w", err)
+			if err := q.wait(); err != nil {
+				return errors.Join(err, q.remove())
+			}
+		}
+		if now > nextCheck {
+			nextCheck = now + int64(goneEvery)
+			if err := q.checkGone(); err != nil {
+				return errors.Join(err, q.remove())
 			}
 		}
 	}
 	return q.drain()
 }
+
+// wait waits for packets, until the next tick at most.
+func (q *queue) wait() error {
+	if _, err := unix.Poll(q.poll, int(tickEvery/time.Millisecond)); err != nil && !errors.Is(err, unix.EINTR) {
+		return fmt.Errorf("poll: %w", err)
+	}
+	return nil
+}
+
+// checkGone asks the sockets if their interface was removed: poll does not say so.
+func (q *queue) checkGone() error {
+	for i, s := range q.sock {
+		if e, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ERROR); err == nil && unix.Errno(e) == unix.ENETDOWN {
+			return fmt.Errorf("port %s: %w", q.w.ports[i].name, ErrPortGone)
+		}
+	}
+	return nil
+}
+
+// ErrPortGone ends a Run when an interface was removed. Open the wire again when it is back.
+var ErrPortGone = errors.New("the interface is gone")
 
 // turn does one round over the ports and says if there was anything to do.
 func (q *queue) turn(now int64) bool {
@@ -351,6 +380,9 @@ func (q *queue) decide(d *wire.Decision) {
 		q.counters.drops.Add(1)
 		return
 	}
+	if q.w.noCut.Load() {
+		return // the program can't send to one of the ports
+	}
 	if _, ok := q.waiting[key]; ok {
 		return
 	}
@@ -394,10 +426,12 @@ func (q *queue) late(now int64) {
 	for _, s := range q.sock {
 		n := s.rx.avail()
 		for range n {
-			q.umem.put(s.rx.pop().Addr)
+			d := s.rx.pop()
+			q.umem.put(d.Addr)
+			q.counters.backlogBytes.Add(uint64(d.Len))
 		}
 		s.rx.release()
-		q.counters.backlogDropped.Add(uint64(n))
+		q.counters.backlog.Add(uint64(n))
 	}
 	q.w.tellUnprotected(q.last+int64(q.w.cfg.Limit), now, CauseLate)
 }

@@ -25,6 +25,8 @@ type PortStatus struct {
 	Queues   int    `json:"queues"`  // that receive
 	Sockets  int    `json:"sockets"` // that serve them; fewer than queues: some traffic is not looked at
 	ZeroCopy bool   `json:"zero_copy"`
+	// FailsOpen: the program can send out of this port on its own. When not, an agent that dies stops the traffic towards it.
+	FailsOpen bool `json:"fails_open"`
 	// What became of the packets that came in; their sum is what the port received.
 	Handler  Count `json:"handler"`
 	Cut      Count `json:"cut"`
@@ -62,7 +64,8 @@ type LoopStatus struct {
 	Dropped        Count  `json:"dropped"` // by their verdict
 	Crafted        uint64 `json:"crafted"`
 	CraftedLost    uint64 `json:"crafted_lost"`
-	BacklogDropped uint64 `json:"backlog_dropped"`
+	BacklogDropped uint64 `json:"backlog_dropped"` // thrown away after a gap of the loop
+	BacklogBytes   uint64 `json:"backlog_bytes"`
 	Cuts           uint64 `json:"cuts"` // verdicts installed
 	Drops          uint64 `json:"drops"`
 	ForcedCuts     uint64 `json:"forced_cuts"`
@@ -148,7 +151,7 @@ func (w *Wire) portStatus(p *port) (PortStatus, error) {
 	}
 	s := PortStatus{
 		Name: p.name, Index: p.iface.Index, MTU: p.iface.MTU, Attach: p.attach.String(), Queues: p.queues, Sockets: len(w.queues),
-		Notes: map[string]Count{},
+		FailsOpen: !p.deaf, Notes: map[string]Count{},
 	}
 	outcomes := [...]*Count{&s.Handler, &s.Cut, &s.Stale, &s.NoSocket, &s.Bypass, &s.Dropped}
 	for i := range per {
@@ -186,7 +189,8 @@ func (c *queueCounters) addTo(s *LoopStatus) {
 	}
 	s.Crafted += c.crafted.Load()
 	s.CraftedLost += c.craftedLost.Load()
-	s.BacklogDropped += c.backlogDropped.Load()
+	s.BacklogDropped += c.backlog.Load()
+	s.BacklogBytes += c.backlogBytes.Load()
 	s.Cuts += c.cuts.Load()
 	s.Drops += c.drops.Load()
 	s.ForcedCuts += c.forced.Load()

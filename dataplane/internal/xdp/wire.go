@@ -42,8 +42,10 @@ type Wire struct {
 	clock   clock
 	ports   []*port
 
-	samples *ringbuf.Reader
-	ended   *ringbuf.Reader
+	samples  *ringbuf.Reader
+	ended    *ringbuf.Reader
+	features *featureReader // nil when the kernel does not tell
+	noCut    atomic.Bool    // a port is deaf: flows stay with the packet sockets
 
 	drops       chan wire.DropSample
 	records     chan wire.FlowRecord
@@ -86,6 +88,8 @@ type port struct {
 	link   link.Link
 	attach Attach
 	queues int
+	// deaf: frames redirected to it are lost, so that nothing but the packet sockets can send there. Guarded by Wire.mu.
+	deaf bool
 }
 
 var _ wire.Source = (*Wire)(nil)
@@ -146,6 +150,10 @@ func Open(cfg Config) (_ *Wire, err error) {
 			return nil, fmt.Errorf("attach to %s: %w", p.name, err)
 		}
 	}
+	if w.features, err = newFeatureReader(); err != nil {
+		w.log.Debug("can not ask what ports can do", "err", err)
+	}
+	w.checkPorts()
 	w.removeOldLayouts()
 	ctx, stop := context.WithCancel(context.Background())
 	w.stop = stop
@@ -429,6 +437,9 @@ func (w *Wire) release() {
 		if p.link != nil {
 			_ = p.link.Close()
 		}
+	}
+	if w.features != nil {
+		w.features.close()
 	}
 	if w.flows != nil {
 		w.flows.filter.close()

@@ -77,7 +77,7 @@ func bench(args []string, out io.Writer) error {
 		stop()
 		return fmt.Errorf("-only: %w", err)
 	}
-	b := &bencher{wire: w, only: pick, pin: cfg.PinDir, rounds: *rounds, repeat: *repeat, rand: rand.New(rand.NewPCG(1, 2))}
+	b := &bencher{wire: w, only: pick, pin: cfg.PinDir, rounds: *rounds, repeat: *repeat, rand: rand.New(rand.NewPCG(1, 2))} //nolint:gosec // the same addresses in each run
 	b.figures = benchFigures{Rounds: map[string][]float64{}, Median: map[string]float64{}, Above: map[string]float64{}}
 	err = b.all()
 	stop()

@@ -29,7 +29,7 @@ import (
 func main() {
 	if err := run(os.Args[1:], os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "wirelab:", err)
-		os.Exit(1) //nolint:forbidigo // this is main
+		os.Exit(1)
 	}
 }
 
@@ -117,7 +117,8 @@ func run(args []string, in io.Reader, out io.Writer) error {
 	}
 	readers.Wait()
 	runtime.KeepAlive(ballast) // resident to the end
-	l.print(line{Event: "done", Flows: &l.sums})
+	last, _ := w.Status()      // it is closed: the last values
+	l.print(line{Event: "done", Flows: &l.sums, Status: &last})
 	return err
 }
 

@@ -381,7 +381,8 @@ func (w *Worker) fillPacket(f *flowT, toServer bool) {
 		TCPAck: p.Ack, TCPWindow: p.Window, TCPMSS: p.MSS, TCPWScale: p.WScale, ICMPType: p.ICMPType, ICMPCode: p.ICMPCode,
 		ICMPID: p.ICMPID, ICMPSeq: p.ICMPSeq, HasICMPID: p.HasICMPID, EtherHeader: p.EtherHeader, IPHeader: p.IPHeader,
 		L4Header: p.L4Header, Payload: p.Payload, Tunnel: p.Tunnel, Pseudo: w.isPseudo,
-		SumsGood: w.sums.good, SumsBad: w.sums.bad,
+		Reassembled: p.Reassembled,
+		SumsGood:    w.sums.good, SumsBad: w.sums.bad,
 	}
 	if p.MF {
 		r.FragBits |= rule.MoreFragments

@@ -98,10 +98,33 @@ func (w *Worker) tell(f *flowT, m *rule.Match, toServer bool) {
 		}
 		a.Indicator = w.indicator(f, m, a.Tx)
 	}
+	if w.engine.cfg.Transactions {
+		a.Raw = w.raw(f, m.Kind == rule.ByStream)
+	}
 	bump(&w.count.alerts, 1)
 	w.engine.cfg.Sink.Alert(a)
 	if f != nil && (a.Category == finding.Bot || a.Category == finding.Malware) && f.X.device.Known && f.X.inside[0] {
 		w.engine.signal(&w.fpkt, &f.X.device, f.X.mac, fmt.Sprintf("alert:%d", r.SID))
+	}
+}
+
+// raw collects what only the offline tool prints.
+func (w *Worker) raw(f *flowT, stream bool) *finding.Raw {
+	p := &w.pkt
+	r := &finding.Raw{Frame: p.Frame, Link: uint16(p.Link), Payload: p.Payload, Stream: stream, Pseudo: w.isPseudo}
+	if stream {
+		r.Payload = w.in.Stream
+	}
+	if f != nil {
+		w.flowState(f, r)
+	}
+	return r
+}
+
+func (w *Worker) flowState(f *flowT, r *finding.Raw) {
+	r.FlowBits = f.X.rules.Bits(nil)
+	for _, v := range f.X.rules.Vars() {
+		r.FlowVars = append(r.FlowVars, finding.KeyValue{Key: v.Name, Value: string(v.Value)})
 	}
 }
 
@@ -354,6 +377,10 @@ func (w *Worker) endFlow(f *flowT, why flow.Reason) {
 	}
 	if x.cut || x.dropped {
 		end.State = flow.Bypassed.String()
+	}
+	if w.engine.cfg.Transactions {
+		end.Raw = &finding.Raw{}
+		w.flowState(f, end.Raw)
 	}
 	switch {
 	case x.dropped:

@@ -70,6 +70,7 @@ type Worker struct {
 	pool   *flow.Pool
 	asm    *flow.Assembler
 	scan   *detect.Scan
+	defrag *packet.Defrag
 	pol    *Policy
 
 	set     *rule.Set
@@ -116,7 +117,7 @@ type macIP struct {
 
 func newWorker(e *Engine, queue int) *Worker {
 	w := &Worker{
-		engine: e, queue: queue, scan: detect.NewScan(), rowsOut: make(chan map[rowKey]*finding.TrafficRow, 1),
+		engine: e, queue: queue, scan: detect.NewScan(), defrag: packet.NewDefrag(), rowsOut: make(chan map[rowKey]*finding.TrafficRow, 1),
 		macSeen: map[macIP]int64{}, pol: e.policy.Load(),
 	}
 	w.rowTable.rows = map[rowKey]*finding.TrafficRow{}
@@ -149,7 +150,19 @@ func (w *Worker) HandlePcap(c *pcap.Packet) wire.Decision {
 	if p.Version != 0 && !w.pol.zones.Inside(p.Src) && w.pol.zones.Inside(p.Dst) {
 		port = wire.WAN
 	}
-	return w.packet(port, len(c.Data))
+	dec := w.packet(port, len(c.Data))
+	for depth := uint8(1); depth <= packet.MaxTunnelDepth; depth++ {
+		inner, link := p.Encapsulated()
+		if inner == nil {
+			break
+		}
+		p.Decode(inner, link)
+		p.Time, p.PcapCount, p.Tunnel = c.Time, c.Number, p.Tunnel+depth
+		if d := w.packet(port, len(inner)); d.Verdict == wire.Drop {
+			dec = d
+		}
+	}
+	return dec
 }
 
 func (w *Worker) packet(port wire.Port, size int) wire.Decision {
@@ -168,7 +181,31 @@ func (w *Worker) packet(port wire.Port, size int) wire.Decision {
 	if p.Version == 0 || (p.Problem != packet.OK && !p.HasL4 && !p.Fragment) {
 		return w.noFlow(port, size)
 	}
+	if p.Fragment && p.Problem == packet.OK {
+		return w.fragment(port, size)
+	}
 	return w.ip(port, size)
+}
+
+// fragment judges a fragment by itself, and with the one that completes a datagram the whole. The verdict on the whole is
+// that on its last fragment: without it the receiver never gets the datagram.
+func (w *Worker) fragment(port wire.Port, size int) wire.Decision {
+	p := &w.pkt
+	frame, link := w.defrag.Add(p)
+	dec := w.noFlow(port, size)
+	if frame == nil {
+		return dec
+	}
+	now, n := p.Time, p.PcapCount
+	p.Decode(frame, link)
+	p.Time, p.PcapCount, p.Reassembled = now, n, true
+	if p.Version == 0 || p.Fragment {
+		return dec
+	}
+	if d := w.ip(port, 0); d.Verdict == wire.Drop {
+		return d
+	}
+	return dec
 }
 
 // sync takes a new policy or new rules over between packets.

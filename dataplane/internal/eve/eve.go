@@ -142,6 +142,12 @@ func (w *Writer) head(p *finding.Packet, event string) []byte {
 		}
 		b = append(b, ']')
 	}
+	if p.SrcMAC != ([6]byte{}) || p.DstMAC != ([6]byte{}) {
+		b = append(b, `,"ether":{`...)
+		b = appendMAC(b, "src_mac", p.SrcMAC)
+		b = appendMAC(b, "dest_mac", p.DstMAC)
+		b = append(b, '}')
+	}
 	if !p.Src.IsValid() {
 		return b
 	}
@@ -156,6 +162,7 @@ func (w *Writer) head(p *finding.Packet, event string) []byte {
 	}
 	b = appendString(b, "proto", ProtoName(p.Proto, p.Src.Is6()))
 	b = appendUint(b, "ip_v", ipVersion(p.Src))
+	b = appendCommunityID(b, p)
 	if p.Proto == packet.ProtoICMP || p.Proto == packet.ProtoICMPv6 {
 		b = appendUint(b, "icmp_type", uint64(p.SrcPort))
 		b = appendUint(b, "icmp_code", uint64(p.DstPort))
@@ -204,6 +211,19 @@ func (w *Writer) Alert(a *finding.Alert) {
 		if x, ok := a.Tx.(extra); ok {
 			b = x.AppendExtra(b)
 		}
+		if x, ok := a.Tx.(inspect.Tx); ok {
+			b = appendUint(b, "tx_id", x.Base().ID)
+		}
+		if x, ok := a.Tx.(inspect.Filer); ok && len(x.Files()) > 0 {
+			b = append(inspect.AppendKey(b, "files"), '[')
+			for i, f := range x.Files() {
+				if i > 0 {
+					b = append(b, ',')
+				}
+				b = f.AppendEVE(b)
+			}
+			b = append(b, ']')
+		}
 	}
 	if a.Packet.App != "" {
 		b = appendString(b, "app_proto", appName(a.Packet.App))
@@ -213,6 +233,9 @@ func (w *Writer) Alert(a *finding.Alert) {
 		b = append(b, `,"flow":{`...)
 		b = appendCounts(b, &a.Counts)
 		b = append(b, '}')
+	}
+	if a.Raw != nil {
+		b = appendRaw(b, a.Raw)
 	}
 	if a.Verdict != "" {
 		b = append(b, `,"verdict":{`...)
@@ -357,6 +380,9 @@ func (w *Writer) Transaction(p *finding.Packet, t finding.Transaction) {
 	if x, ok := t.(extra); ok {
 		b = x.AppendExtra(b)
 	}
+	if x, ok := t.(inspect.Tx); ok {
+		b = appendUint(b, "tx_id", x.Base().ID)
+	}
 	if p.App != "" && t.EVEType() == "fileinfo" {
 		b = appendString(b, "app_proto", appName(p.App))
 	}
@@ -393,6 +419,9 @@ func (w *Writer) FlowEnd(f *finding.FlowEnd) {
 		b = append(b, `,"alerted":true}`...)
 	} else {
 		b = append(b, `,"alerted":false}`...)
+	}
+	if f.Raw != nil {
+		b = appendFlowState(b, f.Raw)
 	}
 	b = append(b, `,"application":{`...)
 	b = appendString(b, "name", f.Application)

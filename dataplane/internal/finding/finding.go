@@ -108,13 +108,26 @@ type Alert struct {
 	Category  Category
 	Action    Action
 	// Verdict is what became of the packet by all its rules: "alert", "drop" or "pass"; "" unknown.
-	Verdict   string
+	Verdict string
+	// Raw is given to sinks of the offline tool only; nil on the wire: payload never leaves a clinic.
+	Raw       *Raw
 	Metadata  []KeyValue
 	Indicator string // host name the match was about; "" none
 	// Tx is the transaction the match was about, for EVE's http/dns/tls objects; nil when none.
 	Tx Transaction
 	// Flow counters at the time of the alert.
 	Counts Counts
+}
+
+// Raw is what the offline tool prints beside an alert or a flow's end.
+type Raw struct {
+	Frame    []byte
+	Link     uint16 // LINKTYPE_ number
+	Payload  []byte // what the rule looked at: the packet's payload or the stream's bytes
+	Stream   bool   // Payload is the stream's
+	Pseudo   bool   // the packet was made up at the flow's end
+	FlowBits []string
+	FlowVars []KeyValue
 }
 
 // KeyValue is one entry of a rule's metadata.
@@ -164,6 +177,7 @@ type FlowEnd struct {
 	// Visibility is "clear", "name" or "opaque".
 	Visibility string
 	Alerted    bool
+	Raw        *Raw   // flow bits and variables, for the offline tool
 	Action     string // "drop" or "pass" when a rule settled the flow; "" otherwise
 }
 

@@ -26,13 +26,14 @@ const (
 	LinkRawBSD   Link = 12 // DLT_RAW as some writers put it into the file
 	LinkRawOpen  Link = 14
 	LinkPPPHDLC  Link = 50
+	LinkCHDLC    Link = 104 // Cisco HDLC
 )
 
 // Supported says whether frames of this link type can be decoded.
 func (l Link) Supported() bool {
 	switch l {
 	case LinkNull, LinkEthernet, LinkPPP, LinkRaw, LinkLoop, LinkSLL, LinkIPv4, LinkIPv6, LinkSLL2, LinkPPPEther, LinkRawBSD,
-		LinkRawOpen, LinkPPPHDLC:
+		LinkRawOpen, LinkPPPHDLC, LinkCHDLC:
 		return true
 	}
 	return false
@@ -46,6 +47,7 @@ const (
 	EtherQinQ     = 0x88a8
 	EtherQinQOld  = 0x9100
 	EtherIPv6     = 0x86dd
+	EtherNSH      = 0x894f // network service header, RFC 8300
 	EtherPPPoED   = 0x8863
 	EtherPPPoES   = 0x8864
 	EtherMPLS     = 0x8847
@@ -186,9 +188,10 @@ type Packet struct {
 	HasL4           bool // transport header decoded
 	Problem         Problem
 	// Events are decoder events by Suricata's names, bounded.
-	Events   [4]Event
-	NEvents  uint8
-	extDepth uint8
+	Events  [4]Event
+	NEvents uint8
+	// Reassembled: the frame was put together from fragments.
+	Reassembled bool
 }
 
 // IPv4 options seen; the numbers follow package rule.
@@ -230,6 +233,12 @@ func (p *Packet) Decode(frame []byte, link Link) {
 		p.ip(frame[4:])
 	case LinkPPP, LinkPPPHDLC:
 		p.ppp(frame)
+	case LinkCHDLC:
+		if len(frame) < 4 {
+			p.fail(Truncated, EventNone)
+			return
+		}
+		p.ether(be16(frame[2:]), frame[4:])
 	case LinkPPPEther:
 		p.pppoe(frame)
 	case LinkSLL:
@@ -307,6 +316,8 @@ func (p *Packet) ether(proto uint16, b []byte) {
 				p.ipv4(b)
 			case EtherIPv6:
 				p.ipv6(b)
+			case EtherNSH:
+				p.nsh(b)
 			case EtherPPPoES:
 				p.pppoe(b)
 			case EtherARP, EtherPPPoED:
@@ -321,6 +332,28 @@ func (p *Packet) ether(proto uint16, b []byte) {
 			}
 			return
 		}
+	}
+}
+
+func (p *Packet) nsh(b []byte) {
+	if len(b) < 8 {
+		p.fail(Truncated, EventNone)
+		return
+	}
+	n := int(b[1]&0x3f) * 4
+	if n < 8 || n > len(b) {
+		p.fail(BadHeaderLength, EventNone)
+		return
+	}
+	switch b[3] {
+	case 1:
+		p.ether(EtherIPv4, b[n:])
+	case 2:
+		p.ether(EtherIPv6, b[n:])
+	case 3:
+		p.ethernet(b[n:])
+	default:
+		p.Payload = b[n:]
 	}
 }
 

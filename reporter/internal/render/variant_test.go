@@ -181,3 +181,24 @@ func TestAnnualTellsOfReportedMonthsOnly(t *testing.T) {
 		t.Errorf("an empty year: %v", err)
 	}
 }
+
+// TestCopyForScreenReadersIsTagged renders the other kind of PDF from the same document.
+func TestCopyForScreenReadersIsTagged(t *testing.T) {
+	tools(t)
+	f := monthtest.Named(t, "clear").Facts(t)
+	r, err := render.NewPDF(render.PDFConfig{Timeout: 5 * time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := r.Render(t.Context(), render.Job{HTML: html(t, f), Issued: time.Unix(1_790_000_000, 0), Identifier: "x", Variant: "pdf/ua-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "ua.pdf")
+	if err := os.WriteFile(file, out, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if info := strings.Fields(run(t, "pdfinfo", file)); !strings.Contains(strings.Join(info, " "), "Tagged: yes") {
+		t.Errorf("pdfinfo: %v", info)
+	}
+}

@@ -89,7 +89,7 @@ func (c *Console) overview(q *request) error {
 	need(high, 4, q.p.NeedHigh(high), s.To("/triage", "sev", "1"))
 	need(int64(fl.Refused), 4, q.p.NeedRefused(fl.Refused), s.To("/appliances", "state", "refused"))
 	need(int64(fl.Offline), 3, q.p.NeedOffline(fl.Offline), s.To("/appliances", "state", "offline"))
-	need(int64(fl.Pending), 3, q.p.NeedPending(fl.Pending), s.To("/appliances", "state", "pending"))
+	need(int64(fl.Pending), 3, q.p.NeedPending(fl.Pending), s.To("/enrolment"))
 	c.render(q, page.OverviewPage(s, v))
 	return nil
 }

@@ -2,6 +2,7 @@ package web_test
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"net/http"
@@ -19,8 +20,13 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/kadomori/kadomori/controlplane/internal/account"
+	"github.com/kadomori/kadomori/controlplane/internal/appliance"
+	"github.com/kadomori/kadomori/controlplane/internal/bundle"
+	"github.com/kadomori/kadomori/controlplane/internal/enrol"
+	"github.com/kadomori/kadomori/controlplane/internal/pki"
 	"github.com/kadomori/kadomori/controlplane/internal/postgres"
 	"github.com/kadomori/kadomori/controlplane/internal/postgres/postgrestest"
+	"github.com/kadomori/kadomori/controlplane/internal/rollout"
 	"github.com/kadomori/kadomori/controlplane/web"
 )
 
@@ -83,7 +89,31 @@ func start(t *testing.T, clinics, alerts int) *console {
 	if err := acc.Create(t.Context(), "system", account.Operator{Name: "kato", DisplayName: "加藤 美咲", Role: account.Analyst}, testPassword); err != nil {
 		t.Fatal(err)
 	}
-	h, err := web.New(web.Config{DB: c.db, Accounts: accounts{acc}, Log: log})
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundles, err := bundle.New(bundle.Config{Key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	publisher, err := appliance.NewPublisher(appliance.Config{DB: c.db, Bundles: bundles})
+	if err != nil {
+		t.Fatal(err)
+	}
+	authority, err := pki.Open(pki.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ro, err := rollout.New(rollout.Config{DB: c.db, Publisher: publisher, Bundles: bundles, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	claims, err := enrol.New(enrol.Config{DB: c.db, Authority: authority, Registry: pki.NewRegistry(c.db, time.Now), Admitter: publisher, Server: "control.example:7443", Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := web.New(web.Config{DB: c.db, Accounts: accounts{acc}, Appliances: publisher, Claims: claims, Rollouts: ro, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}

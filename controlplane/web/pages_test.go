@@ -18,7 +18,7 @@ func screens(month string) []string {
 		"/", "/triage", "/triage?group=pair", "/triage?group=none", "/triage?last=30d&sort=alerts", "/triage?q=nothing+matches&sev=0,1&cat=bot&act=passed&host=10.0.0.1",
 		"/triage?c=1", "/clinics", "/clinics?need=1&sort=alerts", "/clinics/1", "/clinics/1?tab=devices", "/clinics/1?tab=coverage", "/clinics/1?tab=reports",
 		"/appliances", "/appliances?state=offline", "/appliances/1", "/reports", "/reports/" + month + "/1",
-		"/triage?state=done", "/triage?state=all&group=pair", "/verdict/new?k=alert:1:2100058&seen=4102444800000000", "/suppressions", "/suppressions?state=ended", "/cases",
+		"/triage?state=done", "/triage?state=all&group=pair", "/verdict/new?k=alert:1:2100058&seen=4102444800000000", "/suppressions", "/suppressions?state=ended", "/cases", "/enrolment", "/policy", "/policy/1", "/rollouts",
 	}
 }
 
@@ -241,7 +241,7 @@ func TestBadAddressesSayWhatIsWrong(t *testing.T) {
 	c := start(t, 1, 5)
 	ck := c.login(t)
 	for path, want := range map[string]int{
-		"/triage?sev=9": 400, "/triage?state=x": 400, "/verdict/new?k=x&seen=1": 400, "/verdict/new?k=alert:1:1&seen=x": 400, "/cases/9": 404, "/suppressions/9": 404, "/audit": 403, "/triage?group=x": 400, "/triage?sort=x": 400, "/triage?host=nas": 400, "/triage?from=x": 400, "/clinics?c=x": 400,
+		"/triage?sev=9": 400, "/triage?state=x": 400, "/verdict/new?k=x&seen=1": 400, "/verdict/new?k=alert:1:1&seen=x": 400, "/cases/9": 404, "/rollouts/9": 404, "/policy/99": 404, "/suppressions/9": 404, "/audit": 403, "/triage?group=x": 400, "/triage?sort=x": 400, "/triage?host=nas": 400, "/triage?from=x": 400, "/clinics?c=x": 400,
 		"/triage/rows?b=-1&asof=0": 400, "/triage/rows?b=0&asof=x": 400, "/triage/children?of=x": 400, "/triage/export?format=xml": 400,
 		"/triage?focus=zzz": 200, "/triage?focus=1.zz.3": 200, "/triage/panel?focus=x": 200, "/clinics/999": 404, "/clinics/x": 404, "/clinics/99999999999": 404,
 		"/appliances/999": 404, "/reports/2026-13/1": 404, "/reports/x/1": 404, "/reports/2026-01/999": 404, "/reports/2026-01/1?rev=7": 404,

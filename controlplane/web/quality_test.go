@@ -31,7 +31,7 @@ func TestEveryScreenIsAccessible(t *testing.T) {
 	month := c.seed.now.AddDate(0, -1, 0).Format("2006-01")
 	ctx, problems := browser(t)
 	c.signIn(t, ctx, "/")
-	all := append(screens(month), "/audit", "/cases/1", "/suppressions/1", "/nothing")
+	all := append(screens(month), "/audit", "/cases/1", "/suppressions/1", "/rollouts/1", "/policy/3", "/nothing")
 	for _, v := range [][2]string{{"ja", "light"}, {"en", "dark"}} {
 		c.seed.exec(t, `UPDATE operator SET language = $1, theme = $2`, v[0], v[1])
 		js[bool](t, ctx, `(() => { const f = new FormData(document.querySelector('form[action="/settings/me"]')); f.set("lang", "`+v[0]+`"); f.set("theme", "`+v[1]+`"); fetch("/settings/me", {method: "POST", body: new URLSearchParams(f)}).then(() => { window.stored = true }); return true })()`)

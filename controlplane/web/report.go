@@ -208,7 +208,7 @@ func (c *Console) report(q *request) error {
 		return httpError{status: http.StatusNotFound, title: q.p.NotFoundTitle(), text: q.p.NotFound(), retry: "/reports/" + jobKey(month, clinic)}
 	}
 	v.Running = !v.M.Future && month.AddDate(0, 1, 0).After(q.now)
-	q.w.Header().Set("Content-Security-Policy", policy+framing)
+	q.w.Header().Set("Content-Security-Policy", pagePolicy+framing)
 	c.render(q, page.ReportPage(c.shell(q, q.p.ReportTitle(v.M.ClinicName, q.p.Month(month)), f), v))
 	return nil
 }

@@ -20,9 +20,9 @@ import (
 	"github.com/kadomori/kadomori/controlplane/web/page"
 )
 
-// policy is the content security policy of every page: nothing inline, nothing from elsewhere, and HTML made by script only
+// pagePolicy is the content security policy of every page: nothing inline, nothing from elsewhere, and HTML made by script only
 // through one Trusted Types policy.
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self'; connect-src 'self'; " +
+const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"form-action 'self'; base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types fragment; report-uri /csp"
 
 // framing adds the right to show a report's own page in a frame.
@@ -38,7 +38,7 @@ const maxBody = 64 << 10
 func (c *Console) secure(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", policy)
+		h.Set("Content-Security-Policy", pagePolicy)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "same-origin")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")

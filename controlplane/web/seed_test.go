@@ -89,10 +89,13 @@ func seedFleet(t testing.TB, dsns postgrestest.DSNs, clinics, alerts int) *fleet
 	}
 	t.Cleanup(func() { _ = conn.Close(context.Background()) })
 	f := &fleetSeed{conn: conn, now: time.Now().UTC(), rng: rand.New(rand.NewPCG(7, 11)), seq: map[int32]int64{}, stream: [16]byte{0xa1, 0xb2, 0xc3, 0xd4, 5, 6, 7, 8, 9}}
-	f.exec(t, `INSERT INTO plan (name, document, author) VALUES ('標準', 'version: 1', 'seed'), ('厳重', 'version: 1', 'seed')`)
+	f.exec(t, `INSERT INTO plan (name, document, author) VALUES ('標準', E'zones:\n  clinical:\n    mode: notify\n', 'seed'), ('厳重', E'zones:\n  clinical:\n    mode: notify\n', 'seed')`)
 	f.exec(t, `INSERT INTO setting (name, value) VALUES ('msp.name', '門守サポートセンター'), ('msp.phone', '0120-000-000') ON CONFLICT DO NOTHING`)
 	for i := range clinics {
 		f.clinic(t, i)
+	}
+	if clinics > 10 {
+		f.rollout(t)
 	}
 	f.alerts(t, alerts)
 	f.exec(t, "ANALYZE")
@@ -147,7 +150,7 @@ VALUES ($1, $2, $3, $4, $5, '月-金 09:00-12:30 15:00-18:30 / 土 09:00-13:00',
 		f.exec(t, `INSERT INTO bundle (kind, version, sha256, size, envelope, content, author) VALUES ('signature', 240, '\x00', 1, '\x00', '\x00', 'seed')`)
 	}
 	if i == 2 {
-		f.exec(t, `INSERT INTO policy_override (clinic_id, document, author, reason, expires_at) VALUES ($1, 'zones: []', 'kato', '検査機器の入れ替え（作業記録 W-1182）', $2)`, id, f.now.AddDate(0, 0, 20))
+		f.exec(t, `INSERT INTO policy_override (clinic_id, document, author, reason, expires_at) VALUES ($1, E'zones:\n  clinical:\n    mode: observe\n', 'kato', '検査機器の入れ替え（作業記録 W-1182）', $2)`, id, f.now.AddDate(0, 0, 20))
 	}
 	b := seedBox{clinic: id, appliance: box}
 	for j, d := range []struct{ name, zone string }{{"受付PC-1", "clinical"}, {"受付PC-2", "clinical"}, {"レセコン", "clinical"}, {"資格確認端末", "eligibility"}, {"画像サーバー", "clinical"}, {"NAS", "clinical"}, {"", "guest"}, {"", "guest"}, {"見守りカメラ", "iot"}} {
@@ -290,4 +293,33 @@ func (f *fleetSeed) late(t testing.TB, k int, title string) {
 	}
 	f.copy(t, [][]any{row})
 	f.exec(t, `SELECT pg_notify('kadomori_event', '{"clinics":[1]}')`)
+}
+
+// rollout is one of rules that halted by itself in its second ring.
+func (f *fleetSeed) rollout(t testing.TB) {
+	t.Helper()
+	f.exec(t, `INSERT INTO rollout (kind, subject, from_version, to_version, state, spec, ring, detail, author, reason, created_at, changed_at)
+VALUES ('signature', 'signatures', 239, 240, 'halted', '{"rings":[{"name":"canary","percent":10},{"name":"early","percent":40},{"name":"all","percent":100}],"gates":{"failed_percent":0,"unprotected_minutes":5,"block_ratio":3,"alert_ratio":3},"soak":1800000000000,"grace":600000000000}',
+  1, 'gate failed appliances: 1 of 8 (12 %), limit 0 %', 'kato', '2026-11 の検知ルール更新', $1, $2)`, f.now.Add(-3*time.Hour), f.now.Add(-40*time.Minute))
+	for i, b := range f.boxes {
+		ring, state, detail := 0, "ok", ""
+		switch {
+		case i == 5:
+			ring, state, detail = 1, "reverted", "self-test failed: sid 9000001 was not seen"
+		case i > 9:
+			ring, state = 2, "waiting"
+		case i > 6:
+			ring, state = 1, "waiting"
+		case i > 2:
+			ring = 1
+		}
+		var at any
+		if state != "waiting" {
+			at = f.now.Add(-time.Duration(120-i*7) * time.Minute)
+		}
+		f.exec(t, `INSERT INTO rollout_target (clinic_id, rollout_id, appliance_id, ring, from_version, state, detail, applied_at, settled_at) VALUES ($1, 1, $2, $3, 239, $4, $5, $6, $6)`, b.clinic, b.appliance, ring, state, detail, at)
+	}
+	f.exec(t, `UPDATE plan SET reason = '全院の標準'`)
+	f.exec(t, `INSERT INTO claim (clinic_id, appliance_id, secret_hash, auto_approve, created_by, created_at, expires_at, used_at) SELECT clinic_id, appliance_id, '\x01', false, 'tanaka', $1, $2, $1 FROM appliance WHERE state = 'pending'`, f.now.Add(-time.Hour), f.now.AddDate(0, 0, 6))
+	f.exec(t, `UPDATE appliance SET key_sha256 = decode(md5('key') || md5('yek'), 'hex') WHERE state = 'pending'`)
 }

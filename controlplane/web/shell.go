@@ -26,6 +26,8 @@ type frame struct {
 	groups    int // of triage, 24 hours, without a verdict
 	cases     int // open
 	expiring  int // suppressions that end within 7 days
+	pending   int // boxes that wait for approval
+	rolling   int // rollouts under way or halted
 }
 
 // frameOf reads it; triage's badge comes from the shared snapshot.
@@ -48,6 +50,9 @@ func (c *Console) frameOf(q *request, tx pgx.Tx) (*frame, error) {
 		return nil, err
 	}
 	f.groups = len(snap.Groups)
+	if f.pending, f.rolling, err = store.FleetBadges(q.Context(), tx); err != nil {
+		return nil, err
+	}
 	if f.cases, f.expiring, err = triage.Badges(q.Context(), tx, q.now); err != nil {
 		return nil, err
 	}
@@ -85,6 +90,12 @@ func (c *Console) shell(q *request, title string, f *frame, keys ...page.KeyGrou
 		s.Notice = q.p.Lifted()
 	case "approved":
 		s.Notice = q.p.Approved()
+	case "admitted":
+		s.Notice = q.p.ApprovedBox()
+	case "rejected":
+		s.Notice = q.p.RevokedBox()
+	case "steered":
+		s.Notice = q.p.Saved()
 	case "saved":
 		s.Notice = q.p.CaseSaved()
 	}
@@ -99,9 +110,10 @@ func (c *Console) shell(q *request, title string, f *frame, keys ...page.KeyGrou
 		}
 		return msg.Number(int64(n))
 	}
-	var groups, boxes, cases, expiring string
+	var groups, boxes, cases, expiring, pending, rolling string
 	if f != nil {
 		cases, expiring = badge(f.cases), badge(f.expiring)
+		pending, rolling = badge(f.pending), badge(f.rolling)
 		s.Clinics = f.names
 		groups, boxes = badge(f.groups), badge(f.attention)
 		s.Live.Word, s.Live.Detail, s.Live.State = liveText(q.p, f.lag, q.now)
@@ -116,8 +128,14 @@ func (c *Console) shell(q *request, title string, f *frame, keys ...page.KeyGrou
 		{Title: q.p.Fleet(), Items: []page.NavItem{
 			{URL: s.To("/clinics"), Icon: "building", Label: q.p.Clinics()},
 			{URL: s.To("/appliances"), Icon: "box", Label: q.p.Appliances(), Badge: boxes, BadgeLabel: q.p.BadgeBoxes(boxes)},
+			{URL: s.To("/enrolment"), Icon: "plus", Label: q.p.Enrolment(), Badge: pending, BadgeLabel: q.p.BadgeEnrol(pending)},
+			{URL: "/policy", Icon: "layers", Label: q.p.Policy()},
 		}},
 		{Title: q.p.Assure(), Items: []page.NavItem{{URL: s.To("/reports"), Icon: "doc", Label: q.p.Reports()}}},
+	}
+	if c.cfg.Rollouts != nil {
+		fleet := &s.Nav[2]
+		fleet.Items = append(fleet.Items, page.NavItem{URL: "/rollouts", Icon: "rings", Label: q.p.Rollouts(), Badge: rolling, BadgeLabel: q.p.BadgeRollouts(rolling)})
 	}
 	if slices.Contains(mayAudit, q.op.Role) {
 		s.Nav = append(s.Nav, page.NavGroup{Title: q.p.Admin(), Items: []page.NavItem{{URL: "/audit", Icon: "log", Label: q.p.Audit()}}})
@@ -196,6 +214,8 @@ func (c *Console) goTo(q *request) error {
 		to = "/appliances/" + url.PathEscape(rest)
 	case "alert":
 		to = "/triage?group=none&last=30d&focus=" + url.QueryEscape(rest)
+	case "rollout":
+		to = "/rollouts/" + url.PathEscape(rest)
 	case "case":
 		to = "/cases/" + url.PathEscape(rest)
 	case "decision":

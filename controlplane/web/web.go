@@ -57,7 +57,11 @@ type Accounts interface {
 type Config struct {
 	DB       *postgres.DB
 	Accounts Accounts
-	Log      hclog.Logger
+	// Appliances, Claims and Rollouts change the fleet; where one is nil, its buttons (or its screen) are absent.
+	Appliances Appliances
+	Claims     Claims
+	Rollouts   Rollouts
+	Log        hclog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// BehindProxy takes X-Forwarded-Proto from a reverse proxy as the truth. Set it only when there is one.
@@ -142,6 +146,14 @@ func (c *Console) routes() http.Handler {
 	m.HandleFunc("GET /clinics/{id}", c.need(c.clinic))
 	m.HandleFunc("GET /appliances", c.need(c.appliances))
 	m.HandleFunc("GET /appliances/{id}", c.need(c.appliance))
+	m.HandleFunc("GET /enrolment", c.need(c.enrolment))
+	m.HandleFunc("POST /enrolment", c.need(c.claim))
+	m.HandleFunc("POST /enrolment/{id}/{act}", c.need(c.admit))
+	m.HandleFunc("GET /policy", c.need(c.policy))
+	m.HandleFunc("GET /policy/{id}", c.need(c.clinicPolicy))
+	m.HandleFunc("GET /rollouts", c.need(c.rollouts))
+	m.HandleFunc("GET /rollouts/{id}", c.need(c.rolloutOne))
+	m.HandleFunc("POST /rollouts/{id}", c.need(c.steer))
 	m.HandleFunc("GET /reports", c.need(c.reports))
 	m.HandleFunc("GET /reports/{month}/{clinic}", c.need(c.report))
 	m.HandleFunc("GET /reports/{month}/{clinic}/page", c.need(c.reportPage))

@@ -247,7 +247,10 @@ func checkConfigs(t *testing.T, configs map[string]*corev1.ConfigMap) {
 			case "control.yaml":
 				_, err = control.Load(path)
 			case "reporter.yaml":
-				_, err = reporter.Load(path)
+				var c reporter.Config
+				if c, err = reporter.ReadConfig(path); err == nil {
+					err = c.Validate()
+				}
 			default:
 				t.Errorf("%s: %s is no program's configuration", c.Name, name)
 				continue

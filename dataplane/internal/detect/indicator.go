@@ -60,7 +60,7 @@ func PackPrefixes(ps []netip.Prefix) []byte {
 	var out []byte
 	for _, p := range ps {
 		a := p.Addr().AsSlice()
-		out = append(out, byte(len(a)), byte(p.Bits())) //nolint:gosec // Bits is 0..128
+		out = append(out, byte(len(a)), byte(p.Bits()))
 		out = append(out, a...)
 	}
 	return out

@@ -36,17 +36,15 @@ type target struct {
 }
 
 type source struct {
-	addr     netip.Addr
-	targets  []target // ring, oldest first from pos
-	last     int64
-	told     int64
-	answered int
+	addr    netip.Addr
+	targets []target // ring, oldest first from pos
+	last    int64
+	told    int64
 }
 
 // Scan is detector D19 of one worker: one source tries many hosts, or many ports of a host, within a window, without being
 // answered. Answered connections are forgotten, so a busy client of many servers is no scanner.
 type Scan struct {
-	cfg     ScanConfig
 	sources map[netip.Addr]*source
 	free    []*source
 	// Forgotten counts sources dropped because the table was full.

@@ -34,15 +34,15 @@ type folder struct {
 
 func newFolder(sink finding.Sink) *folder { return &folder{sink: sink, folds: map[foldKey]*fold{}} }
 
-// detection tells d, or folds it. It reports whether d was told.
-func (f *folder) detection(d *finding.Detection) bool {
+// detection tells d, or folds it.
+func (f *folder) detection(d *finding.Detection) {
 	k := foldKey{d.Detector, d.Indicator, d.List, d.Device.MAC, d.Action}
 	f.mu.Lock()
 	if x := f.folds[k]; x != nil && d.Packet.Time-x.first < foldWindow && d.Packet.Time >= x.first {
 		x.more += max(d.Count, 1)
 		x.last = *d
 		f.mu.Unlock()
-		return false
+		return
 	}
 	out := f.closeLocked(k)
 	if len(f.folds) >= maxFolds {
@@ -63,7 +63,6 @@ func (f *folder) detection(d *finding.Detection) bool {
 		f.sink.Detection(out)
 	}
 	f.sink.Detection(d)
-	return true
 }
 
 func (f *folder) closeLocked(k foldKey) *finding.Detection {

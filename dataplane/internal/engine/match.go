@@ -20,7 +20,7 @@ type verdict struct {
 }
 
 // match judges names, runs the rules, tells what matched and decides.
-func (w *Worker) match(f *flowT, nd *newData, toServer bool, port wire.Port, size int) wire.Decision {
+func (w *Worker) match(f *flowT, nd *newData, toServer bool) wire.Decision {
 	var v verdict
 	w.txRefs = w.txRefs[:0]
 	if f != nil && f.X.parser != nil {
@@ -35,7 +35,6 @@ func (w *Worker) match(f *flowT, nd *newData, toServer bool, port wire.Port, siz
 	if f != nil {
 		w.packetApp(f)
 	}
-	_, _ = port, size
 	return w.decide(f, toServer, &v)
 }
 
@@ -184,6 +183,7 @@ func oneSided(t inspect.Tx) bool {
 	switch t.App() {
 	case rule.AppDNS, rule.AppMDNS, rule.AppLLMNR, rule.AppSIP, rule.AppSNMP, rule.AppKRB5:
 		return true
+	default:
 	}
 	return false
 }

@@ -18,7 +18,7 @@ type newData struct {
 }
 
 // tcp follows the connection, puts the segment in order, parses and matches.
-func (w *Worker) tcp(f *flowT, toServer bool, port wire.Port, size int) wire.Decision {
+func (w *Worker) tcp(f *flowT, toServer bool) wire.Decision {
 	p := &w.pkt
 	d, o := 1, 0
 	if toServer {
@@ -45,7 +45,7 @@ func (w *Worker) tcp(f *flowT, toServer bool, port wire.Port, size int) wire.Dec
 	}
 	w.table.Touch(f, class, p.Time)
 	if !s.Synced() || (t.Midstream && w.engine.cfg.NoMidstream) {
-		return w.match(f, nil, toServer, port, size)
+		return w.match(f, nil, toServer)
 	}
 	if p.TCPFlags&packet.ACK != 0 && other.Synced() {
 		if g := w.asm.Acked(other, p.Ack); g.GapBefore > 0 || g.New > 0 {
@@ -70,7 +70,7 @@ func (w *Worker) tcp(f *flowT, toServer bool, port wire.Port, size int) wire.Dec
 	if got.New > 0 || (fin && f.X.parser != nil) {
 		w.parseStream(f, s, toServer, nd.final)
 	}
-	dec := w.match(f, &nd, toServer, port, size)
+	dec := w.match(f, &nd, toServer)
 	w.afterStream(f, s, toServer)
 	return dec
 }
@@ -259,7 +259,7 @@ func (w *Worker) afterStream(f *flowT, s *flow.Stream, toServer bool) {
 }
 
 // udp parses one datagram and matches.
-func (w *Worker) udp(f *flowT, toServer bool, port wire.Port, size int) wire.Decision {
+func (w *Worker) udp(f *flowT, toServer bool) wire.Decision {
 	p := &w.pkt
 	class := flow.ClassUDPNew
 	if f.Packets[0] > 0 && f.Packets[1] > 0 {
@@ -281,5 +281,5 @@ func (w *Worker) udp(f *flowT, toServer bool, port wire.Port, size int) wire.Dec
 			}
 		}
 	}
-	return w.match(f, nil, toServer, port, size)
+	return w.match(f, nil, toServer)
 }

@@ -391,7 +391,7 @@ func (w *Worker) endFlow(f *flowT, why flow.Reason) {
 	case x.passed && x.rules.Passed():
 		end.Action = "pass"
 	}
-	if !(x.cut || x.dropped) || w.engine.cfg.Offline || w.engine.cuts.release(f.Key.Wire(), &end) {
+	if !x.cut && !x.dropped || w.engine.cfg.Offline || w.engine.cuts.release(f.Key.Wire(), &end) {
 		w.engine.cfg.Sink.FlowEnd(&end)
 	}
 	if x.parser != nil {

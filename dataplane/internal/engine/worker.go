@@ -57,7 +57,6 @@ type flowExt struct {
 	parserDone bool // its transactions live on, bytes go to it no more
 	seenEnough bool // the rest is opaque or of no interest
 	counted    bool // its beginning was counted in a row
-	sumsBad    uint8
 }
 
 type flowT = flow.Flow[flowExt]
@@ -89,7 +88,6 @@ type Worker struct {
 	onward  [1][]byte
 	bufs    [2][packet.MaxReply]byte
 
-	rows         map[rowKey]*finding.TrafficRow
 	rowGen       uint32
 	rowTable     trafficTable
 	wantRows     atomic.Bool
@@ -259,7 +257,7 @@ func (w *Worker) noFlow(port wire.Port, size int) wire.Decision {
 		return wire.Decision{}
 	}
 	bump(&w.count.inspected, 1)
-	return w.match(nil, nil, true, port, size)
+	return w.match(nil, nil, true)
 }
 
 func (w *Worker) isInside(a netip.Addr, port wire.Port) bool {
@@ -325,16 +323,16 @@ func (w *Worker) ip(port wire.Port, size int) wire.Decision {
 	}
 	bump(&w.count.inspected, 1)
 	if w.badSums() {
-		return w.other(f, toServer, port, size)
+		return w.other(f, toServer)
 	}
 	var dec wire.Decision
 	switch {
 	case proto == packet.ProtoTCP && p.HasL4:
-		dec = w.tcp(f, toServer, port, size)
+		dec = w.tcp(f, toServer)
 	case proto == packet.ProtoUDP && p.HasL4:
-		dec = w.udp(f, toServer, port, size)
+		dec = w.udp(f, toServer)
 	default:
-		dec = w.other(f, toServer, port, size)
+		dec = w.other(f, toServer)
 	}
 	f.X.appChanged = false
 	return dec
@@ -507,7 +505,7 @@ func (w *Worker) learn(f *flowT, port wire.Port) {
 	switch p.Proto {
 	case packet.ProtoUDP:
 		if (f.ServerPort == 67 || f.ServerPort == 68) && p.HasL4 {
-			if l, ok := inventory.DHCP(p); ok && !(l.IP.IsValid() && w.engine.cfg.Offline && !w.pol.zones.Inside(l.IP)) {
+			if l, ok := inventory.DHCP(p); ok && (!l.IP.IsValid() || !w.engine.cfg.Offline || w.pol.zones.Inside(l.IP)) {
 				w.observe(&inventory.Seen{
 					MAC: l.MAC, IP: l.IP, Hostname: l.Hostname, VendorClass: l.VendorClass, Source: "dhcp", Time: p.Time,
 				}, wire.LAN)
@@ -521,14 +519,14 @@ func (w *Worker) learn(f *flowT, port wire.Port) {
 }
 
 // other handles protocols without parsers, and fragments.
-func (w *Worker) other(f *flowT, toServer bool, port wire.Port, size int) wire.Decision {
+func (w *Worker) other(f *flowT, toServer bool) wire.Decision {
 	class := flow.ClassOtherNew
 	if f.Packets[0] > 0 && f.Packets[1] > 0 {
 		class = flow.ClassOtherEstablished
 		f.State = flow.Established
 	}
 	w.table.Touch(f, class, w.pkt.Time)
-	return w.match(f, nil, toServer, port, size)
+	return w.match(f, nil, toServer)
 }
 
 func wellKnown(p uint16) bool { return p < 1024 }

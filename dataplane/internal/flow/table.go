@@ -2,7 +2,8 @@ package flow
 
 import (
 	"cmp"
-	"math/rand/v2"
+	"crypto/rand"
+	"encoding/binary"
 	"net/netip"
 )
 
@@ -136,8 +137,8 @@ func NewTable[T any](cfg TableConfig[T]) *Table[T] {
 		n <<= 1
 	}
 	t := &Table[T]{
-		seed: rand.Uint64(), buckets: make([]uint32, n), mask: uint64(n - 1), free: none, max: cfg.Max, end: cfg.End,
-		nextID: cmp.Or(cfg.FirstID, rand.Uint64()>>12|1),
+		seed: seed(), buckets: make([]uint32, n), mask: uint64(n - 1), free: none, max: cfg.Max, end: cfg.End,
+		nextID: cmp.Or(cfg.FirstID, seed()>>12|1),
 	}
 	for i := range t.buckets {
 		t.buckets[i] = none
@@ -147,6 +148,13 @@ func NewTable[T any](cfg TableConfig[T]) *Table[T] {
 		t.timeouts[i] = cmp.Or(cfg.Timeouts[i], defaultTimeouts[i])
 	}
 	return t
+}
+
+// seed is a secret number that nobody can guess, so that nobody can choose flows that collide.
+func seed() uint64 {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return binary.LittleEndian.Uint64(b[:])
 }
 
 // Len is how many flows are in the table.

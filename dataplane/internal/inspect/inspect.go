@@ -12,11 +12,11 @@ import (
 type Status uint8
 
 const (
-	// More: go on.
+	// More means: go on.
 	More Status = iota
-	// Done: nothing more of this flow needs to be parsed; its payload is opaque from here or of no interest.
+	// Done means: nothing more of this flow needs to be parsed; its payload is opaque from here or of no interest.
 	Done
-	// Failed: this is not the protocol, or it is broken beyond resynchronising.
+	// Failed means: this is not the protocol, or it is broken beyond resynchronising.
 	Failed
 )
 
@@ -24,11 +24,11 @@ const (
 type Certainty uint8
 
 const (
-	// No: not this protocol.
+	// No means: not this protocol.
 	No Certainty = iota
-	// Unsure: too few bytes to say.
+	// Unsure means: too few bytes to say.
 	Unsure
-	// Yes: it is.
+	// Yes means: it is.
 	Yes
 )
 

@@ -23,7 +23,6 @@ type Device struct {
 	Hostname    string
 	VendorClass string
 	First, Last int64 // nanoseconds since the Unix epoch
-	told        bool
 	addrs       [maxAddresses]netip.Addr
 	naddrs      int
 }

@@ -166,11 +166,9 @@ func (p *Packet) UnreachableFrame(dst []byte) []byte {
 		p.FragOff != 0 {
 		return nil
 	}
-	limit, proto := 28, uint8(ProtoICMP) // IP header and 8 bytes
+	limit, proto := len(p.IPHeader)+8, uint8(ProtoICMP)
 	if p.Version == 6 {
 		limit, proto = 1232, ProtoICMPv6 // up to the minimum MTU
-	} else {
-		limit = len(p.IPHeader) + 8
 	}
 	quote := p.Frame[cap(p.Frame)-cap(p.IPHeader):]
 	quote = quote[:min(limit, len(p.IPHeader)+len(p.IPPayload), len(quote))]

@@ -87,10 +87,8 @@ func (d *Defrag) Add(p *Packet) (frame []byte, link Link) {
 		}
 	}
 	if off == 0 && g.head == nil {
-		link := p.Link
 		start := cap(p.Frame) - cap(p.IPHeader)
 		if p.Tunnel > 0 || start < 0 || start > len(p.Frame) {
-			link, start = LinkRaw, 0
 			g.head = append(g.head, p.IPHeader...)
 			g.ip = 0
 		} else {
@@ -98,7 +96,6 @@ func (d *Defrag) Add(p *Packet) (frame []byte, link Link) {
 			g.ip = start
 		}
 		g.next = p.Proto
-		_ = link
 	}
 	for _, f := range g.frags {
 		if off < f.off+len(f.data) && f.off < off+len(data) {

@@ -54,15 +54,15 @@ func (p *Packet) Checksums() (ip, transport bool) {
 		return ip, transport
 	}
 	n := len(p.L4Header) + len(p.Payload)
-	switch {
-	case p.Proto == ProtoTCP || p.Proto == ProtoICMPv6:
+	switch p.Proto {
+	case ProtoTCP, ProtoICMPv6:
 		transport = Fold(Sum(p.pseudo(n), p.IPPayload[:n])) == 0
-	case p.Proto == ProtoUDP:
+	case ProtoUDP:
 		if be16(p.L4Header[6:]) == 0 {
 			return ip, p.Version == 4
 		}
 		transport = Fold(Sum(p.pseudo(n), p.IPPayload[:n])) == 0
-	case p.Proto == ProtoICMP:
+	case ProtoICMP:
 		transport = Fold(Sum(0, p.IPPayload[:n])) == 0
 	}
 	return ip, transport

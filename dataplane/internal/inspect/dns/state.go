@@ -124,6 +124,7 @@ func (t *Tx) Buffer(b rule.Buffer, toServer bool, n int) rule.Value {
 				}
 			}
 		}
+	default:
 	}
 	return absent
 }
@@ -153,6 +154,7 @@ func (t *Tx) Number(k rule.Number, toServer bool, n int) (uint64, rule.State) {
 			}
 			n -= len(rs)
 		}
+	default:
 	}
 	return 0, rule.Absent
 }

@@ -22,7 +22,6 @@ type message struct {
 	lineDone    bool
 	headersDone bool
 	done        bool
-	gap         bool
 	chunked     bool
 	length      int64 // of the body as announced; -1 unknown
 	raw         []byte

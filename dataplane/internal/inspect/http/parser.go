@@ -311,7 +311,8 @@ func (p *Parser) step(m *inspect.Meta, s *side, toServer bool, b []byte, end boo
 			return i + 1, inspect.More
 		}
 		if toServer {
-			return i + 1, p.requestLine(m, s, line, raw)
+			p.requestLine(m, s, line, raw)
+			return i + 1, inspect.More
 		}
 		return p.statusLine(m, s, line, raw, b)
 	case phaseHeaders, phaseTrailers:
@@ -381,7 +382,7 @@ func chunkSize(line []byte) (int64, bool) {
 	return n, digits > 0
 }
 
-func (p *Parser) requestLine(m *inspect.Meta, s *side, line, raw []byte) inspect.Status {
+func (p *Parser) requestLine(m *inspect.Meta, s *side, line, raw []byte) {
 	tx := p.newTx(m)
 	s.tx = tx
 	tx.req.started = true
@@ -391,10 +392,9 @@ func (p *Parser) requestLine(m *inspect.Meta, s *side, line, raw []byte) inspect
 		tx.req.lineDone = true
 		tx.end(true)
 		s.tx, s.phase = nil, phaseStart
-		return inspect.More
+		return
 	}
 	s.phase = phaseHeaders
-	return inspect.More
 }
 
 func (p *Parser) statusLine(m *inspect.Meta, s *side, line, raw, b []byte) (int, inspect.Status) {

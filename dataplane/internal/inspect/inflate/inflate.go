@@ -281,12 +281,11 @@ func (r *Reader) blockEnd() {
 	}
 	r.bits >>= r.nbits & 7
 	r.nbits -= r.nbits & 7
-	switch {
-	case r.format == Gzip:
+	if r.format == Gzip {
 		r.st, r.left = stTrailer, 8
-	default:
-		r.st = stDone
+		return
 	}
+	r.st = stDone
 }
 
 func (r *Reader) head() error {

@@ -335,7 +335,7 @@ func (p *Parser) message(m *inspect.Meta, toServer bool, first byte, b []byte, t
 	if p.version != 0 {
 		tx.Num(rule.NumMQTTVersion, toServer, uint64(p.version))
 	}
-	over := answer
+	var over bool
 	switch typ {
 	case pubrec, pubrel:
 		over = false
@@ -344,7 +344,7 @@ func (p *Parser) message(m *inspect.Meta, toServer bool, first byte, b []byte, t
 	case pingreq, pingresp, disconnect, auth:
 		over = true
 	case connect, subscribe, unsubscribe:
-		over = false
+		over = answer
 	default:
 		over = true
 	}

@@ -218,7 +218,7 @@ func (m *msg1) response(tx *Tx, cmd uint16, fid [16]byte) {
 			p.dialect = p.dialects[i]
 			tx.dialect = p.dialect
 		}
-		if len(m.w) == 34 && len(m.data) >= 16 && m.w[22]&0 == 0 {
+		if len(m.w) == 34 && len(m.data) >= 16 {
 			copy(tx.guid[:], m.data)
 			tx.hasGUID = true
 		}

@@ -101,6 +101,10 @@ func TestCommandLineDrivesTheFleet(t *testing.T) {
 	refused("report 5: not found", "report", "get", "5")
 	must("streams", "ledger", "--output", "json")
 	must("CERTAINTY", "infected", "--clinic", "C001")
+	must("is on its way", "command", "bypass", "1", "--for", "5m", "--reason", "vendor")
+	must("on for 5m0s", "command", "list")
+	must("waits for a second person", "command", "factory-reset", "1", "--reason", "stock")
+	refused("which device", "command", "quarantine", "1", "--reason", "x")
 	must("is out", "appliance", "revoke", "1", "--reason", "test")
 	must("revoked", "appliance", "list", "--output", "yaml")
 
@@ -147,5 +151,23 @@ func TestLoginIsRememberedAndPinned(t *testing.T) {
 	}
 	if code, _ := run("", "clinic", "list"); code == 0 {
 		t.Error("a command worked after logout")
+	}
+}
+
+// TestAuditLogIsVerifiedFromOutside runs kadomori-control audit verify beside a serving control plane.
+func TestAuditLogIsVerifiedFromOutside(t *testing.T) {
+	s := start(t)
+	config := filepath.Join(t.TempDir(), "control.yaml")
+	if err := os.WriteFile(config, []byte("data_dir: "+s.dir+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if code := Main([]string{"audit", "verify", "--config", config}, "test", &out, &out); code != 0 || !strings.Contains(out.String(), "rows fit") {
+		t.Errorf("exit %d\n%s", code, out.String())
+	}
+	s.stop()
+	out.Reset()
+	if code := Main([]string{"audit", "verify", "--config", config}, "test", &out, &out); code == 0 || !strings.Contains(out.String(), "serve running") {
+		t.Errorf("while nothing serves: exit %d\n%s", code, out.String())
 	}
 }

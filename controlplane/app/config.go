@@ -10,11 +10,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/goccy/go-yaml"
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/kadomori/kadomori/controlplane/internal/command"
 )
 
 // Config is kadomori-control's file. The zero value is the all-in-one system on this machine.
@@ -28,6 +31,9 @@ type Config struct {
 	NATS     NATSConfig     `yaml:"nats"`
 	PKI      PKIConfig      `yaml:"pki"`
 	Log      LogConfig      `yaml:"log"`
+	// TwoPersons are the commands that a second person must approve: any of quarantine, release, bypass, self_test, diagnostic,
+	// factory_reset. Default: factory_reset. [none] asks for nobody.
+	TwoPersons []string `yaml:"two_persons"`
 	// NeverBlock are addresses and prefixes beside the public addresses that no policy may block, for example those of a NAT gateway.
 	NeverBlock []string `yaml:"never_block"`
 }
@@ -125,6 +131,9 @@ func (c *Config) setDefaults() {
 	def(&c.PKI.BundleKeyFile, filepath.Join(c.PKI.Dir, "bundle.key"))
 	def(&c.Log.Level, "info")
 	def(&c.Log.Format, "text")
+	if len(c.TwoPersons) == 0 {
+		c.TwoPersons = []string{command.FactoryReset}
+	}
 }
 
 // Validate says what is wrong with the configuration, all of it, by key. Empty values stand for their defaults.
@@ -181,6 +190,11 @@ func (c Config) Validate() error {
 			wrong("console.names", "%q: want a host name or an address", n)
 		}
 	}
+	for _, a := range c.twoPersons() {
+		if !slices.Contains(command.Actions, a) {
+			wrong("two_persons", "%q: want none, or any of %s", a, strings.Join(command.Actions, ", "))
+		}
+	}
 	for _, n := range c.NeverBlock {
 		if _, err := parseProtected(n); err != nil {
 			wrong("never_block", "%q: %w", n, err)
@@ -190,6 +204,14 @@ func (c Config) Validate() error {
 		return fmt.Errorf("configuration is not valid:\n%w", errors.Join(errs...))
 	}
 	return nil
+}
+
+// twoPersons are the actions for which a second person is asked.
+func (c Config) twoPersons() []string {
+	if len(c.TwoPersons) == 1 && c.TwoPersons[0] == "none" {
+		return nil
+	}
+	return c.TwoPersons
 }
 
 func splitHostPort(s string) (host string, err error) {

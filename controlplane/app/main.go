@@ -20,7 +20,7 @@ import (
 func Main(args []string, version string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	root := command(version)
+	root := rootCommand(version)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -31,7 +31,7 @@ func Main(args []string, version string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-func command(version string) *cobra.Command {
+func rootCommand(version string) *cobra.Command {
 	root := &cobra.Command{
 		Use: "kadomori-control", Short: "The control plane of Kadomori: fleet, events, console",
 		SilenceUsage: true, SilenceErrors: true, Version: version, Args: cobra.NoArgs,
@@ -101,6 +101,7 @@ func command(version string) *cobra.Command {
 			},
 		},
 	)
+	root.AddCommand(verifyCommands()...)
 	return root
 }
 

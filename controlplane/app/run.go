@@ -28,7 +28,9 @@ import (
 	"github.com/kadomori/kadomori/controlplane/internal/appliance"
 	"github.com/kadomori/kadomori/controlplane/internal/broker"
 	"github.com/kadomori/kadomori/controlplane/internal/bundle"
+	"github.com/kadomori/kadomori/controlplane/internal/command"
 	"github.com/kadomori/kadomori/controlplane/internal/enrol"
+	"github.com/kadomori/kadomori/controlplane/internal/evidence"
 	"github.com/kadomori/kadomori/controlplane/internal/ingest"
 	"github.com/kadomori/kadomori/controlplane/internal/pki"
 	"github.com/kadomori/kadomori/controlplane/internal/policy"
@@ -166,13 +168,21 @@ func Run(ctx context.Context, cfg Config, log hclog.Logger, ready func(Addresses
 	if err != nil {
 		return err
 	}
+	commands, err := command.New(command.Config{DB: db, Bundles: bundles, TwoPersons: cfg.twoPersons()})
+	if err != nil {
+		return err
+	}
+	keeper, err := evidence.NewKeeper(evidence.Config{DB: db, Metrics: registry, Log: log})
+	if err != nil {
+		return err
+	}
 	reports, err := newReports(db)
 	if err != nil {
 		return err
 	}
 	server, err := rpc.New(rpc.Config{
 		DB: db, Pool: db.App, Authority: authority, Registry: certificates, Enrolment: enrolment, Publisher: publisher, Bundles: bundles,
-		Accounts: accounts, Reports: reports, Rollouts: rollouts, Names: certificateNames(hostOf(publicGRPC), hostOf(cfg.Listen.GRPC), "localhost", "127.0.0.1"),
+		Accounts: accounts, Reports: reports, Rollouts: rollouts, Commands: commands, Names: certificateNames(hostOf(publicGRPC), hostOf(cfg.Listen.GRPC), "localhost", "127.0.0.1"),
 		FleetAddress: publicGRPC, NATSURL: addr.NATS, Disconnect: disconnect, Log: log, Metrics: registry,
 	})
 	if err != nil {
@@ -207,7 +217,8 @@ func Run(ctx context.Context, cfg Config, log hclog.Logger, ready func(Addresses
 	tasks := []task{
 		{"rpc", func(ctx context.Context) error { return server.Run(ctx, grpcListener) }},
 		{"ingest", intake.Run},
-		{"upkeep", (&upkeep{publisher: publisher, rollouts: rollouts, log: log.Named("upkeep")}).run},
+		{"evidence", keeper.Run},
+		{"upkeep", (&upkeep{publisher: publisher, rollouts: rollouts, commands: commands, log: log.Named("upkeep")}).run},
 		{"console", func(ctx context.Context) error {
 			return serveHTTP(ctx, tls.NewListener(consoleListener, consoleTLS), console, console.Close, log.Named("console"))
 		}},
@@ -322,8 +333,10 @@ func openDatabase(ctx context.Context, cfg Config, log hclog.Logger, done *clean
 			return nil, err
 		}
 		open.AppDSN, open.IngestDSN = private.DSN(postgres.RoleApp), private.DSN(postgres.RoleIngest)
-		if err := writeSecret(filepath.Join(cfg.DataDir, "reporter.dsn"), private.DSN(postgres.RoleReporter)); err != nil {
-			return nil, err
+		for file, role := range map[string]string{"reporter.dsn": postgres.RoleReporter, "app.dsn": postgres.RoleApp} {
+			if err := writeSecret(filepath.Join(cfg.DataDir, file), private.DSN(role)); err != nil {
+				return nil, err
+			}
 		}
 	}
 	db, err := postgres.Open(ctx, open)

@@ -314,6 +314,33 @@ func TestOneApplianceFromClaimToRevocation(t *testing.T) {
 		t.Errorf("appliance %v", seen)
 	}
 
+	// A command goes down the stream and its answer comes back.
+	sent, err := op.SendCommand(asAdmin, &operatorv1.SendCommandRequest{ApplianceId: seen.GetId(), Action: "quarantine", Ip: "192.168.1.9", Reason: "bot"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		state, err := watch.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(state.GetCommands()) == 0 {
+			continue
+		}
+		c, err := sign.VerifyCommand([]ed25519.PublicKey{b.id.GetBundleKeys()[0]}, state.GetCommands()[0])
+		if err != nil || c.GetQuarantine() == nil {
+			t.Fatalf("command %v, error %v", c, err)
+		}
+		_, err = fleet.ReportState(ctx, &fleetv1.ReportStateRequest{Commands: []*fleetv1.CommandResult{{Id: c.GetId(), State: fleetv1.CommandResult_STATE_DONE, Detail: "cut off"}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		break
+	}
+	if list, err := op.ListCommands(asAdmin, &operatorv1.ListCommandsRequest{}); err != nil || list.GetCommands()[0].GetId() != sent.GetCommand().GetId() || list.GetCommands()[0].GetState() != "done" {
+		t.Errorf("commands %v, error %v", list, err)
+	}
+
 	// Renewal, then the end.
 	if _, err := enrolv1.NewEnrolServiceClient(b.conn).Renew(ctx, &enrolv1.RenewRequest{Csr: b.csr}); err != nil {
 		t.Errorf("renew: %v", err)

@@ -2,11 +2,13 @@ package app
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/kadomori/kadomori/controlplane/internal/appliance"
+	"github.com/kadomori/kadomori/controlplane/internal/command"
 	"github.com/kadomori/kadomori/controlplane/internal/rollout"
 )
 
@@ -22,6 +24,7 @@ const (
 type upkeep struct {
 	publisher *appliance.Publisher
 	rollouts  *rollout.Rollouts
+	commands  *command.Commands
 	log       hclog.Logger
 }
 
@@ -39,8 +42,9 @@ func (u *upkeep) run(ctx context.Context) error {
 		case <-step.C:
 			what, err = "step rollouts", u.rollouts.Step(ctx)
 		case <-expire.C:
-			what = "expire overrides"
+			what = "expire overrides and commands"
 			_, err = u.publisher.ExpireOverrides(ctx)
+			err = errors.Join(err, u.commands.Expire(ctx))
 		case <-refresh.C:
 			what, err = "refresh bundles", u.publisher.Refresh(ctx)
 		}

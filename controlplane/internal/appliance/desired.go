@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/kadomori/kadomori/controlplane/internal/bundle"
 	bundlev1 "github.com/kadomori/kadomori/proto/gen/kadomori/bundle/v1"
@@ -18,6 +19,8 @@ type Desired struct {
 	Revision   uint64
 	Policy     *bundlev1.Envelope // nil: none yet
 	Signatures *bundlev1.Envelope // nil: none yet
+	// Commands without a result, oldest first.
+	Commands []*bundlev1.Envelope
 }
 
 // ReadDesired returns the desired state of the approved ones of some appliances. tx sees their clinics.
@@ -39,6 +42,22 @@ func ReadDesired(ctx context.Context, tx pgx.Tx, store *bundle.Store, ids []int3
 	}); err != nil {
 		return nil, fmt.Errorf("read revisions: %w", err)
 	}
+	commands := map[int32][]*bundlev1.Envelope{}
+	q, err = tx.Query(ctx, `SELECT appliance_id, envelope FROM appliance_command WHERE appliance_id = ANY ($1) AND state = 'pending' ORDER BY created_at`, ids)
+	if err != nil {
+		return nil, fmt.Errorf("read commands: %w", err)
+	}
+	var raw []byte
+	if _, err := pgx.ForEachRow(q, []any{&id, &raw}, func() error {
+		env := &bundlev1.Envelope{}
+		if err := proto.Unmarshal(raw, env); err != nil {
+			return fmt.Errorf("decode command of appliance %d: %w", id, err)
+		}
+		commands[id] = append(commands[id], env)
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("read commands: %w", err)
+	}
 	policies, err := store.Policies(ctx, tx, ids)
 	if err != nil {
 		return nil, err
@@ -49,7 +68,7 @@ func ReadDesired(ctx context.Context, tx pgx.Tx, store *bundle.Store, ids []int3
 		}
 	}
 	for id, d := range out {
-		d.Policy, d.Signatures = policies[id], signatures[targets[id]]
+		d.Policy, d.Signatures, d.Commands = policies[id], signatures[targets[id]], commands[id]
 		out[id] = d
 	}
 	return out, nil

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	bundlev1 "github.com/kadomori/kadomori/proto/gen/kadomori/bundle/v1"
+	fleetv1 "github.com/kadomori/kadomori/proto/gen/kadomori/fleet/v1"
 	"github.com/kadomori/kadomori/proto/sign"
 )
 
@@ -352,4 +353,13 @@ func kindText(k bundlev1.Kind) (string, error) {
 	case bundlev1.Kind_KIND_UNSPECIFIED:
 	}
 	return "", fmt.Errorf("publish bundle: unknown kind %v", k)
+}
+
+// SignCommand signs a command to one appliance with the key of the bundles: it is the key that boxes trust.
+func (s *Store) SignCommand(c *fleetv1.Command) (*bundlev1.Envelope, error) {
+	env, err := sign.SignCommand(s.key, c)
+	if err != nil {
+		return nil, fmt.Errorf("sign command: %w", err)
+	}
+	return env, nil
 }

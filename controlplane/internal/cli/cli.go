@@ -61,7 +61,7 @@ func (s *session) root(version string) *cobra.Command {
 		return fmt.Errorf("--output %q: want table, json or yaml", s.output)
 	}
 	root.AddCommand(s.loginCommand(), s.logoutCommand(), s.clinicCommand(), s.claimCommand(), s.applianceCommand(), s.deviceCommand(),
-		s.planCommand(), s.groupCommand(), s.overrideCommand(), s.signatureCommand(), s.rolloutCommand(), s.settingCommand(), s.reportCommand(), s.ledgerCommand(), s.infectedCommand())
+		s.planCommand(), s.groupCommand(), s.overrideCommand(), s.signatureCommand(), s.rolloutCommand(), s.settingCommand(), s.commandCommand(), s.reportCommand(), s.ledgerCommand(), s.infectedCommand())
 	return root
 }
 

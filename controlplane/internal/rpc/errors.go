@@ -11,6 +11,7 @@ import (
 	"github.com/kadomori/kadomori/controlplane/internal/appliance"
 	"github.com/kadomori/kadomori/controlplane/internal/bundle"
 	"github.com/kadomori/kadomori/controlplane/internal/clinic"
+	"github.com/kadomori/kadomori/controlplane/internal/command"
 	"github.com/kadomori/kadomori/controlplane/internal/enrol"
 	"github.com/kadomori/kadomori/controlplane/internal/pki"
 	"github.com/kadomori/kadomori/controlplane/internal/policy"
@@ -40,6 +41,7 @@ var kinds = []struct {
 	{account.ErrInvalid, codes.InvalidArgument},
 	{rollout.ErrInvalid, codes.InvalidArgument},
 	{setting.ErrInvalid, codes.InvalidArgument},
+	{command.ErrInvalid, codes.InvalidArgument},
 	{enrol.ErrClaim, codes.Unauthenticated},
 	{account.ErrLogin, codes.Unauthenticated},
 	{account.ErrSession, codes.Unauthenticated},
@@ -58,11 +60,14 @@ var kinds = []struct {
 	{policy.ErrNotFound, codes.NotFound},
 	{bundle.ErrNotFound, codes.NotFound},
 	{rollout.ErrNotFound, codes.NotFound},
+	{command.ErrNotFound, codes.NotFound},
 	{clinic.ErrExists, codes.AlreadyExists},
 	{account.ErrExists, codes.AlreadyExists},
 	{policy.ErrConflict, codes.Aborted},
 	{appliance.ErrState, codes.FailedPrecondition},
 	{rollout.ErrState, codes.FailedPrecondition},
+	{command.ErrState, codes.FailedPrecondition},
+	{command.ErrSamePerson, codes.PermissionDenied},
 	{context.Canceled, codes.Canceled},
 	{context.DeadlineExceeded, codes.DeadlineExceeded},
 }

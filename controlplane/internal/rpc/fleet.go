@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/kadomori/kadomori/controlplane/internal/appliance"
+	"github.com/kadomori/kadomori/controlplane/internal/command"
 	"github.com/kadomori/kadomori/controlplane/internal/enrol"
 	bundlev1 "github.com/kadomori/kadomori/proto/gen/kadomori/bundle/v1"
 	enrolv1 "github.com/kadomori/kadomori/proto/gen/kadomori/enrol/v1"
@@ -134,6 +135,7 @@ func (w *watcher) take(now time.Time) *fleetv1.WatchResponse {
 				resp.Bundles = append(resp.Bundles, env)
 			}
 		}
+		resp.Commands = w.desired.Commands
 		w.fresh = false
 	}
 	for stream := range w.acked {
@@ -198,13 +200,19 @@ func (f *fleetService) ReportState(ctx context.Context, req *fleetv1.ReportState
 			r.Refused += fmt.Sprintf("%s%s %d runs with another content; ", appliance.DriftMark, name, b.GetActiveVersion())
 		}
 	}
+	results, err := commandResults(req.GetCommands())
+	if err != nil {
+		return nil, err
+	}
 	var held []appliance.Committed
-	err := f.s.cfg.DB.As(ctx, []int32{id.Clinic}, func(tx pgx.Tx) (err error) {
+	err = f.s.cfg.DB.As(ctx, []int32{id.Clinic}, func(tx pgx.Tx) (err error) {
 		if err := appliance.StoreReport(ctx, tx, id.Appliance, r, now); err != nil {
 			return err
 		}
-		held, err = appliance.ReadCommitted(ctx, tx, id.Appliance)
-		return err
+		if held, err = appliance.ReadCommitted(ctx, tx, id.Appliance); err != nil {
+			return err
+		}
+		return command.Settle(ctx, tx, id.Clinic, id.Appliance, results, now)
 	})
 	if err != nil {
 		return nil, err

@@ -24,6 +24,7 @@ import (
 	"github.com/kadomori/kadomori/controlplane/internal/account"
 	"github.com/kadomori/kadomori/controlplane/internal/appliance"
 	"github.com/kadomori/kadomori/controlplane/internal/bundle"
+	"github.com/kadomori/kadomori/controlplane/internal/command"
 	"github.com/kadomori/kadomori/controlplane/internal/enrol"
 	"github.com/kadomori/kadomori/controlplane/internal/pki"
 	"github.com/kadomori/kadomori/controlplane/internal/rollout"
@@ -65,6 +66,7 @@ type Config struct {
 	Accounts  *account.Accounts
 	Reports   Reports
 	Rollouts  *rollout.Rollouts
+	Commands  *command.Commands
 	// Names are host names and addresses in the server's certificate.
 	Names []string
 	// FleetAddress (host:port) and NATSURL (tls://host:port) stand in identities.
@@ -98,7 +100,7 @@ type metrics struct {
 // New returns a server that is not yet listening.
 func New(cfg Config) (*Server, error) {
 	if cfg.DB == nil || cfg.Pool == nil || cfg.Authority == nil || cfg.Registry == nil || cfg.Enrolment == nil || cfg.Publisher == nil ||
-		cfg.Bundles == nil || cfg.Accounts == nil || cfg.Reports == nil || cfg.Rollouts == nil {
+		cfg.Bundles == nil || cfg.Accounts == nil || cfg.Reports == nil || cfg.Rollouts == nil || cfg.Commands == nil {
 		return nil, errors.New("open rpc server: a part is missing")
 	}
 	if cfg.Now == nil {

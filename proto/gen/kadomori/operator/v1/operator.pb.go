@@ -2796,6 +2796,474 @@ func (x *ListRolloutsResponse) GetRollouts() []*Rollout {
 	return nil
 }
 
+type SendCommandRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ApplianceId   int32                  `protobuf:"varint,1,opt,name=appliance_id,json=applianceId,proto3" json:"appliance_id,omitempty"`
+	Action        string                 `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`             // quarantine, release, bypass, self_test, diagnostic, factory_reset
+	Mac           string                 `protobuf:"bytes,3,opt,name=mac,proto3" json:"mac,omitempty"`                   // of quarantine, release
+	Ip            string                 `protobuf:"bytes,4,opt,name=ip,proto3" json:"ip,omitempty"`                     // of quarantine, release
+	On            bool                   `protobuf:"varint,5,opt,name=on,proto3" json:"on,omitempty"`                    // of bypass
+	ForS          int64                  `protobuf:"varint,6,opt,name=for_s,json=forS,proto3" json:"for_s,omitempty"`    // of bypass (1 to 86400 when on), of quarantine (0: until released)
+	LifeS         int64                  `protobuf:"varint,7,opt,name=life_s,json=lifeS,proto3" json:"life_s,omitempty"` // how long it may wait for the appliance; 0: default 1 day, at most 7
+	Reason        string                 `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`             // needed
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendCommandRequest) Reset() {
+	*x = SendCommandRequest{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendCommandRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendCommandRequest) ProtoMessage() {}
+
+func (x *SendCommandRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendCommandRequest.ProtoReflect.Descriptor instead.
+func (*SendCommandRequest) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *SendCommandRequest) GetApplianceId() int32 {
+	if x != nil {
+		return x.ApplianceId
+	}
+	return 0
+}
+
+func (x *SendCommandRequest) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *SendCommandRequest) GetMac() string {
+	if x != nil {
+		return x.Mac
+	}
+	return ""
+}
+
+func (x *SendCommandRequest) GetIp() string {
+	if x != nil {
+		return x.Ip
+	}
+	return ""
+}
+
+func (x *SendCommandRequest) GetOn() bool {
+	if x != nil {
+		return x.On
+	}
+	return false
+}
+
+func (x *SendCommandRequest) GetForS() int64 {
+	if x != nil {
+		return x.ForS
+	}
+	return 0
+}
+
+func (x *SendCommandRequest) GetLifeS() int64 {
+	if x != nil {
+		return x.LifeS
+	}
+	return 0
+}
+
+func (x *SendCommandRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type Command struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // hex
+	ClinicId      int32                  `protobuf:"varint,2,opt,name=clinic_id,json=clinicId,proto3" json:"clinic_id,omitempty"`
+	ApplianceId   int32                  `protobuf:"varint,3,opt,name=appliance_id,json=applianceId,proto3" json:"appliance_id,omitempty"`
+	Action        string                 `protobuf:"bytes,4,opt,name=action,proto3" json:"action,omitempty"`
+	Detail        string                 `protobuf:"bytes,5,opt,name=detail,proto3" json:"detail,omitempty"`
+	State         string                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`   // awaiting, pending, done, refused, failed, expired, cancelled
+	Result        string                 `protobuf:"bytes,7,opt,name=result,proto3" json:"result,omitempty"` // the appliance's words
+	IssuedBy      string                 `protobuf:"bytes,8,opt,name=issued_by,json=issuedBy,proto3" json:"issued_by,omitempty"`
+	ApprovedBy    string                 `protobuf:"bytes,9,opt,name=approved_by,json=approvedBy,proto3" json:"approved_by,omitempty"`
+	Reason        string                 `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	Created       *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=created,proto3" json:"created,omitempty"`
+	Expires       *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=expires,proto3" json:"expires,omitempty"`
+	Settled       *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=settled,proto3" json:"settled,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Command) Reset() {
+	*x = Command{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Command) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Command) ProtoMessage() {}
+
+func (x *Command) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Command.ProtoReflect.Descriptor instead.
+func (*Command) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *Command) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Command) GetClinicId() int32 {
+	if x != nil {
+		return x.ClinicId
+	}
+	return 0
+}
+
+func (x *Command) GetApplianceId() int32 {
+	if x != nil {
+		return x.ApplianceId
+	}
+	return 0
+}
+
+func (x *Command) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *Command) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *Command) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Command) GetResult() string {
+	if x != nil {
+		return x.Result
+	}
+	return ""
+}
+
+func (x *Command) GetIssuedBy() string {
+	if x != nil {
+		return x.IssuedBy
+	}
+	return ""
+}
+
+func (x *Command) GetApprovedBy() string {
+	if x != nil {
+		return x.ApprovedBy
+	}
+	return ""
+}
+
+func (x *Command) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Command) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *Command) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *Command) GetSettled() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Settled
+	}
+	return nil
+}
+
+type SendCommandResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Command       *Command               `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SendCommandResponse) Reset() {
+	*x = SendCommandResponse{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SendCommandResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SendCommandResponse) ProtoMessage() {}
+
+func (x *SendCommandResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SendCommandResponse.ProtoReflect.Descriptor instead.
+func (*SendCommandResponse) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *SendCommandResponse) GetCommand() *Command {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
+type DecideCommandRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Approve       bool                   `protobuf:"varint,2,opt,name=approve,proto3" json:"approve,omitempty"` // false: cancel
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecideCommandRequest) Reset() {
+	*x = DecideCommandRequest{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecideCommandRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecideCommandRequest) ProtoMessage() {}
+
+func (x *DecideCommandRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecideCommandRequest.ProtoReflect.Descriptor instead.
+func (*DecideCommandRequest) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *DecideCommandRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *DecideCommandRequest) GetApprove() bool {
+	if x != nil {
+		return x.Approve
+	}
+	return false
+}
+
+type DecideCommandResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecideCommandResponse) Reset() {
+	*x = DecideCommandResponse{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecideCommandResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecideCommandResponse) ProtoMessage() {}
+
+func (x *DecideCommandResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecideCommandResponse.ProtoReflect.Descriptor instead.
+func (*DecideCommandResponse) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{49}
+}
+
+type ListCommandsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	ApplianceId   int32                  `protobuf:"varint,1,opt,name=appliance_id,json=applianceId,proto3" json:"appliance_id,omitempty"` // 0: all
+	PageSize      int32                  `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`          // default 100
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCommandsRequest) Reset() {
+	*x = ListCommandsRequest{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCommandsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCommandsRequest) ProtoMessage() {}
+
+func (x *ListCommandsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCommandsRequest.ProtoReflect.Descriptor instead.
+func (*ListCommandsRequest) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *ListCommandsRequest) GetApplianceId() int32 {
+	if x != nil {
+		return x.ApplianceId
+	}
+	return 0
+}
+
+func (x *ListCommandsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+type ListCommandsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Commands      []*Command             `protobuf:"bytes,1,rep,name=commands,proto3" json:"commands,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCommandsResponse) Reset() {
+	*x = ListCommandsResponse{}
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCommandsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCommandsResponse) ProtoMessage() {}
+
+func (x *ListCommandsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCommandsResponse.ProtoReflect.Descriptor instead.
+func (*ListCommandsResponse) Descriptor() ([]byte, []int) {
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *ListCommandsResponse) GetCommands() []*Command {
+	if x != nil {
+		return x.Commands
+	}
+	return nil
+}
+
 type GetSettingsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2804,7 +3272,7 @@ type GetSettingsRequest struct {
 
 func (x *GetSettingsRequest) Reset() {
 	*x = GetSettingsRequest{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[45]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2816,7 +3284,7 @@ func (x *GetSettingsRequest) String() string {
 func (*GetSettingsRequest) ProtoMessage() {}
 
 func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[45]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2829,7 +3297,7 @@ func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSettingsRequest.ProtoReflect.Descriptor instead.
 func (*GetSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{45}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{52}
 }
 
 type GetSettingsResponse struct {
@@ -2841,7 +3309,7 @@ type GetSettingsResponse struct {
 
 func (x *GetSettingsResponse) Reset() {
 	*x = GetSettingsResponse{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[46]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2853,7 +3321,7 @@ func (x *GetSettingsResponse) String() string {
 func (*GetSettingsResponse) ProtoMessage() {}
 
 func (x *GetSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[46]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2866,7 +3334,7 @@ func (x *GetSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSettingsResponse.ProtoReflect.Descriptor instead.
 func (*GetSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{46}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *GetSettingsResponse) GetSettings() map[string]string {
@@ -2885,7 +3353,7 @@ type SetSettingsRequest struct {
 
 func (x *SetSettingsRequest) Reset() {
 	*x = SetSettingsRequest{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[47]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2897,7 +3365,7 @@ func (x *SetSettingsRequest) String() string {
 func (*SetSettingsRequest) ProtoMessage() {}
 
 func (x *SetSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[47]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2910,7 +3378,7 @@ func (x *SetSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettingsRequest.ProtoReflect.Descriptor instead.
 func (*SetSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{47}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *SetSettingsRequest) GetSettings() map[string]string {
@@ -2928,7 +3396,7 @@ type SetSettingsResponse struct {
 
 func (x *SetSettingsResponse) Reset() {
 	*x = SetSettingsResponse{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[48]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2940,7 +3408,7 @@ func (x *SetSettingsResponse) String() string {
 func (*SetSettingsResponse) ProtoMessage() {}
 
 func (x *SetSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[48]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2953,7 +3421,7 @@ func (x *SetSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetSettingsResponse.ProtoReflect.Descriptor instead.
 func (*SetSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{48}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{55}
 }
 
 type RequestReportRequest struct {
@@ -2966,7 +3434,7 @@ type RequestReportRequest struct {
 
 func (x *RequestReportRequest) Reset() {
 	*x = RequestReportRequest{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[49]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2978,7 +3446,7 @@ func (x *RequestReportRequest) String() string {
 func (*RequestReportRequest) ProtoMessage() {}
 
 func (x *RequestReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[49]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2991,7 +3459,7 @@ func (x *RequestReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestReportRequest.ProtoReflect.Descriptor instead.
 func (*RequestReportRequest) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{49}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RequestReportRequest) GetClinicId() int32 {
@@ -3016,7 +3484,7 @@ type RequestReportResponse struct {
 
 func (x *RequestReportResponse) Reset() {
 	*x = RequestReportResponse{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[50]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3028,7 +3496,7 @@ func (x *RequestReportResponse) String() string {
 func (*RequestReportResponse) ProtoMessage() {}
 
 func (x *RequestReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[50]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3041,7 +3509,7 @@ func (x *RequestReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestReportResponse.ProtoReflect.Descriptor instead.
 func (*RequestReportResponse) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{50}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{57}
 }
 
 type Report struct {
@@ -3061,7 +3529,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[51]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3073,7 +3541,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[51]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3086,7 +3554,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{51}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Report) GetId() int64 {
@@ -3162,7 +3630,7 @@ type ListReportsRequest struct {
 
 func (x *ListReportsRequest) Reset() {
 	*x = ListReportsRequest{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[52]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3174,7 +3642,7 @@ func (x *ListReportsRequest) String() string {
 func (*ListReportsRequest) ProtoMessage() {}
 
 func (x *ListReportsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[52]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3187,7 +3655,7 @@ func (x *ListReportsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReportsRequest.ProtoReflect.Descriptor instead.
 func (*ListReportsRequest) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{52}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ListReportsRequest) GetClinicId() int32 {
@@ -3213,7 +3681,7 @@ type ListReportsResponse struct {
 
 func (x *ListReportsResponse) Reset() {
 	*x = ListReportsResponse{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[53]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3225,7 +3693,7 @@ func (x *ListReportsResponse) String() string {
 func (*ListReportsResponse) ProtoMessage() {}
 
 func (x *ListReportsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[53]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3238,7 +3706,7 @@ func (x *ListReportsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReportsResponse.ProtoReflect.Descriptor instead.
 func (*ListReportsResponse) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{53}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *ListReportsResponse) GetReports() []*Report {
@@ -3257,7 +3725,7 @@ type GetReportRequest struct {
 
 func (x *GetReportRequest) Reset() {
 	*x = GetReportRequest{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[54]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3269,7 +3737,7 @@ func (x *GetReportRequest) String() string {
 func (*GetReportRequest) ProtoMessage() {}
 
 func (x *GetReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[54]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3282,7 +3750,7 @@ func (x *GetReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReportRequest.ProtoReflect.Descriptor instead.
 func (*GetReportRequest) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{54}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *GetReportRequest) GetId() int64 {
@@ -3302,7 +3770,7 @@ type GetReportResponse struct {
 
 func (x *GetReportResponse) Reset() {
 	*x = GetReportResponse{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[55]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3314,7 +3782,7 @@ func (x *GetReportResponse) String() string {
 func (*GetReportResponse) ProtoMessage() {}
 
 func (x *GetReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[55]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3327,7 +3795,7 @@ func (x *GetReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReportResponse.ProtoReflect.Descriptor instead.
 func (*GetReportResponse) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{55}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *GetReportResponse) GetReport() *Report {
@@ -3353,7 +3821,7 @@ type GetLedgerRequest struct {
 
 func (x *GetLedgerRequest) Reset() {
 	*x = GetLedgerRequest{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[56]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3365,7 +3833,7 @@ func (x *GetLedgerRequest) String() string {
 func (*GetLedgerRequest) ProtoMessage() {}
 
 func (x *GetLedgerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[56]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3378,7 +3846,7 @@ func (x *GetLedgerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLedgerRequest.ProtoReflect.Descriptor instead.
 func (*GetLedgerRequest) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{56}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *GetLedgerRequest) GetApplianceId() int32 {
@@ -3397,7 +3865,7 @@ type GetLedgerResponse struct {
 
 func (x *GetLedgerResponse) Reset() {
 	*x = GetLedgerResponse{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[57]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3409,7 +3877,7 @@ func (x *GetLedgerResponse) String() string {
 func (*GetLedgerResponse) ProtoMessage() {}
 
 func (x *GetLedgerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[57]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3422,7 +3890,7 @@ func (x *GetLedgerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLedgerResponse.ProtoReflect.Descriptor instead.
 func (*GetLedgerResponse) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{57}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *GetLedgerResponse) GetStreams() []*GetLedgerResponse_Stream {
@@ -3442,7 +3910,7 @@ type ListInfectedRequest struct {
 
 func (x *ListInfectedRequest) Reset() {
 	*x = ListInfectedRequest{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[58]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3454,7 +3922,7 @@ func (x *ListInfectedRequest) String() string {
 func (*ListInfectedRequest) ProtoMessage() {}
 
 func (x *ListInfectedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[58]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3467,7 +3935,7 @@ func (x *ListInfectedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInfectedRequest.ProtoReflect.Descriptor instead.
 func (*ListInfectedRequest) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{58}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ListInfectedRequest) GetClinicId() int32 {
@@ -3493,7 +3961,7 @@ type ListInfectedResponse struct {
 
 func (x *ListInfectedResponse) Reset() {
 	*x = ListInfectedResponse{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[59]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3505,7 +3973,7 @@ func (x *ListInfectedResponse) String() string {
 func (*ListInfectedResponse) ProtoMessage() {}
 
 func (x *ListInfectedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[59]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3518,7 +3986,7 @@ func (x *ListInfectedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInfectedResponse.ProtoReflect.Descriptor instead.
 func (*ListInfectedResponse) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{59}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListInfectedResponse) GetDevices() []*ListInfectedResponse_Infected {
@@ -3542,7 +4010,7 @@ type ExplainPolicyResponse_Setting struct {
 
 func (x *ExplainPolicyResponse_Setting) Reset() {
 	*x = ExplainPolicyResponse_Setting{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[60]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3554,7 +4022,7 @@ func (x *ExplainPolicyResponse_Setting) String() string {
 func (*ExplainPolicyResponse_Setting) ProtoMessage() {}
 
 func (x *ExplainPolicyResponse_Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[60]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3627,7 +4095,7 @@ type ListPlansResponse_Plan struct {
 
 func (x *ListPlansResponse_Plan) Reset() {
 	*x = ListPlansResponse_Plan{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[61]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3639,7 +4107,7 @@ func (x *ListPlansResponse_Plan) String() string {
 func (*ListPlansResponse_Plan) ProtoMessage() {}
 
 func (x *ListPlansResponse_Plan) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[61]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3716,7 +4184,7 @@ type RolloutSpec_Ring struct {
 
 func (x *RolloutSpec_Ring) Reset() {
 	*x = RolloutSpec_Ring{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[62]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3728,7 +4196,7 @@ func (x *RolloutSpec_Ring) String() string {
 func (*RolloutSpec_Ring) ProtoMessage() {}
 
 func (x *RolloutSpec_Ring) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[62]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3778,7 +4246,7 @@ type RolloutSpec_Gates struct {
 
 func (x *RolloutSpec_Gates) Reset() {
 	*x = RolloutSpec_Gates{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[63]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3790,7 +4258,7 @@ func (x *RolloutSpec_Gates) String() string {
 func (*RolloutSpec_Gates) ProtoMessage() {}
 
 func (x *RolloutSpec_Gates) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[63]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3849,7 +4317,7 @@ type Rollout_RingState struct {
 
 func (x *Rollout_RingState) Reset() {
 	*x = Rollout_RingState{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[64]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3861,7 +4329,7 @@ func (x *Rollout_RingState) String() string {
 func (*Rollout_RingState) ProtoMessage() {}
 
 func (x *Rollout_RingState) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[64]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3938,7 +4406,7 @@ type Rollout_GateState struct {
 
 func (x *Rollout_GateState) Reset() {
 	*x = Rollout_GateState{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[65]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3950,7 +4418,7 @@ func (x *Rollout_GateState) String() string {
 func (*Rollout_GateState) ProtoMessage() {}
 
 func (x *Rollout_GateState) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[65]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4009,7 +4477,7 @@ type Rollout_Target struct {
 
 func (x *Rollout_Target) Reset() {
 	*x = Rollout_Target{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[66]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4021,7 +4489,7 @@ func (x *Rollout_Target) String() string {
 func (*Rollout_Target) ProtoMessage() {}
 
 func (x *Rollout_Target) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[66]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4103,7 +4571,7 @@ type GetLedgerResponse_Stream struct {
 
 func (x *GetLedgerResponse_Stream) Reset() {
 	*x = GetLedgerResponse_Stream{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[69]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4115,7 +4583,7 @@ func (x *GetLedgerResponse_Stream) String() string {
 func (*GetLedgerResponse_Stream) ProtoMessage() {}
 
 func (x *GetLedgerResponse_Stream) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[69]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4128,7 +4596,7 @@ func (x *GetLedgerResponse_Stream) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetLedgerResponse_Stream.ProtoReflect.Descriptor instead.
 func (*GetLedgerResponse_Stream) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{57, 0}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{64, 0}
 }
 
 func (x *GetLedgerResponse_Stream) GetApplianceId() int32 {
@@ -4209,7 +4677,7 @@ type ListInfectedResponse_Infected struct {
 
 func (x *ListInfectedResponse_Infected) Reset() {
 	*x = ListInfectedResponse_Infected{}
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[70]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4221,7 +4689,7 @@ func (x *ListInfectedResponse_Infected) String() string {
 func (*ListInfectedResponse_Infected) ProtoMessage() {}
 
 func (x *ListInfectedResponse_Infected) ProtoReflect() protoreflect.Message {
-	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[70]
+	mi := &file_kadomori_operator_v1_operator_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4234,7 +4702,7 @@ func (x *ListInfectedResponse_Infected) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListInfectedResponse_Infected.ProtoReflect.Descriptor instead.
 func (*ListInfectedResponse_Infected) Descriptor() ([]byte, []int) {
-	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{59, 0}
+	return file_kadomori_operator_v1_operator_proto_rawDescGZIP(), []int{66, 0}
 }
 
 func (x *ListInfectedResponse_Infected) GetMac() string {
@@ -4520,7 +4988,43 @@ const file_kadomori_operator_v1_operator_proto_rawDesc = "" +
 	"\x13ListRolloutsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\"Q\n" +
 	"\x14ListRolloutsResponse\x129\n" +
-	"\brollouts\x18\x01 \x03(\v2\x1d.kadomori.operator.v1.RolloutR\brollouts\"\x14\n" +
+	"\brollouts\x18\x01 \x03(\v2\x1d.kadomori.operator.v1.RolloutR\brollouts\"\xc5\x01\n" +
+	"\x12SendCommandRequest\x12!\n" +
+	"\fappliance_id\x18\x01 \x01(\x05R\vapplianceId\x12\x16\n" +
+	"\x06action\x18\x02 \x01(\tR\x06action\x12\x10\n" +
+	"\x03mac\x18\x03 \x01(\tR\x03mac\x12\x0e\n" +
+	"\x02ip\x18\x04 \x01(\tR\x02ip\x12\x0e\n" +
+	"\x02on\x18\x05 \x01(\bR\x02on\x12\x13\n" +
+	"\x05for_s\x18\x06 \x01(\x03R\x04forS\x12\x15\n" +
+	"\x06life_s\x18\a \x01(\x03R\x05lifeS\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\"\xaf\x03\n" +
+	"\aCommand\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
+	"\tclinic_id\x18\x02 \x01(\x05R\bclinicId\x12!\n" +
+	"\fappliance_id\x18\x03 \x01(\x05R\vapplianceId\x12\x16\n" +
+	"\x06action\x18\x04 \x01(\tR\x06action\x12\x16\n" +
+	"\x06detail\x18\x05 \x01(\tR\x06detail\x12\x14\n" +
+	"\x05state\x18\x06 \x01(\tR\x05state\x12\x16\n" +
+	"\x06result\x18\a \x01(\tR\x06result\x12\x1b\n" +
+	"\tissued_by\x18\b \x01(\tR\bissuedBy\x12\x1f\n" +
+	"\vapproved_by\x18\t \x01(\tR\n" +
+	"approvedBy\x12\x16\n" +
+	"\x06reason\x18\n" +
+	" \x01(\tR\x06reason\x124\n" +
+	"\acreated\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
+	"\aexpires\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x124\n" +
+	"\asettled\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\asettled\"N\n" +
+	"\x13SendCommandResponse\x127\n" +
+	"\acommand\x18\x01 \x01(\v2\x1d.kadomori.operator.v1.CommandR\acommand\"@\n" +
+	"\x14DecideCommandRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aapprove\x18\x02 \x01(\bR\aapprove\"\x17\n" +
+	"\x15DecideCommandResponse\"U\n" +
+	"\x13ListCommandsRequest\x12!\n" +
+	"\fappliance_id\x18\x01 \x01(\x05R\vapplianceId\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\"Q\n" +
+	"\x14ListCommandsResponse\x129\n" +
+	"\bcommands\x18\x01 \x03(\v2\x1d.kadomori.operator.v1.CommandR\bcommands\"\x14\n" +
 	"\x12GetSettingsRequest\"\xa7\x01\n" +
 	"\x13GetSettingsResponse\x12S\n" +
 	"\bsettings\x18\x01 \x03(\v27.kadomori.operator.v1.GetSettingsResponse.SettingsEntryR\bsettings\x1a;\n" +
@@ -4599,7 +5103,7 @@ const file_kadomori_operator_v1_operator_proto_rawDesc = "" +
 	"\x14ROLLOUT_ACTION_PAUSE\x10\x02\x12\x19\n" +
 	"\x15ROLLOUT_ACTION_RESUME\x10\x03\x12\x18\n" +
 	"\x14ROLLOUT_ACTION_ABORT\x10\x04\x12\x1b\n" +
-	"\x17ROLLOUT_ACTION_ROLLBACK\x10\x052\xb7\x15\n" +
+	"\x17ROLLOUT_ACTION_ROLLBACK\x10\x052\xec\x17\n" +
 	"\x0fOperatorService\x12P\n" +
 	"\x05Login\x12\".kadomori.operator.v1.LoginRequest\x1a#.kadomori.operator.v1.LoginResponse\x12e\n" +
 	"\fCreateClinic\x12).kadomori.operator.v1.CreateClinicRequest\x1a*.kadomori.operator.v1.CreateClinicResponse\x12b\n" +
@@ -4624,6 +5128,9 @@ const file_kadomori_operator_v1_operator_proto_rawDesc = "" +
 	"\n" +
 	"GetRollout\x12'.kadomori.operator.v1.GetRolloutRequest\x1a(.kadomori.operator.v1.GetRolloutResponse\x12e\n" +
 	"\fListRollouts\x12).kadomori.operator.v1.ListRolloutsRequest\x1a*.kadomori.operator.v1.ListRolloutsResponse\x12b\n" +
+	"\vSendCommand\x12(.kadomori.operator.v1.SendCommandRequest\x1a).kadomori.operator.v1.SendCommandResponse\x12h\n" +
+	"\rDecideCommand\x12*.kadomori.operator.v1.DecideCommandRequest\x1a+.kadomori.operator.v1.DecideCommandResponse\x12e\n" +
+	"\fListCommands\x12).kadomori.operator.v1.ListCommandsRequest\x1a*.kadomori.operator.v1.ListCommandsResponse\x12b\n" +
 	"\vGetSettings\x12(.kadomori.operator.v1.GetSettingsRequest\x1a).kadomori.operator.v1.GetSettingsResponse\x12b\n" +
 	"\vSetSettings\x12(.kadomori.operator.v1.SetSettingsRequest\x1a).kadomori.operator.v1.SetSettingsResponse\x12v\n" +
 	"\x11PublishSignatures\x12..kadomori.operator.v1.PublishSignaturesRequest\x1a/.kadomori.operator.v1.PublishSignaturesResponse(\x01\x12h\n" +
@@ -4646,7 +5153,7 @@ func file_kadomori_operator_v1_operator_proto_rawDescGZIP() []byte {
 }
 
 var file_kadomori_operator_v1_operator_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_kadomori_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 71)
+var file_kadomori_operator_v1_operator_proto_msgTypes = make([]protoimpl.MessageInfo, 78)
 var file_kadomori_operator_v1_operator_proto_goTypes = []any{
 	(RolloutKind)(0),                      // 0: kadomori.operator.v1.RolloutKind
 	(RolloutAction)(0),                    // 1: kadomori.operator.v1.RolloutAction
@@ -4695,55 +5202,62 @@ var file_kadomori_operator_v1_operator_proto_goTypes = []any{
 	(*GetRolloutResponse)(nil),            // 44: kadomori.operator.v1.GetRolloutResponse
 	(*ListRolloutsRequest)(nil),           // 45: kadomori.operator.v1.ListRolloutsRequest
 	(*ListRolloutsResponse)(nil),          // 46: kadomori.operator.v1.ListRolloutsResponse
-	(*GetSettingsRequest)(nil),            // 47: kadomori.operator.v1.GetSettingsRequest
-	(*GetSettingsResponse)(nil),           // 48: kadomori.operator.v1.GetSettingsResponse
-	(*SetSettingsRequest)(nil),            // 49: kadomori.operator.v1.SetSettingsRequest
-	(*SetSettingsResponse)(nil),           // 50: kadomori.operator.v1.SetSettingsResponse
-	(*RequestReportRequest)(nil),          // 51: kadomori.operator.v1.RequestReportRequest
-	(*RequestReportResponse)(nil),         // 52: kadomori.operator.v1.RequestReportResponse
-	(*Report)(nil),                        // 53: kadomori.operator.v1.Report
-	(*ListReportsRequest)(nil),            // 54: kadomori.operator.v1.ListReportsRequest
-	(*ListReportsResponse)(nil),           // 55: kadomori.operator.v1.ListReportsResponse
-	(*GetReportRequest)(nil),              // 56: kadomori.operator.v1.GetReportRequest
-	(*GetReportResponse)(nil),             // 57: kadomori.operator.v1.GetReportResponse
-	(*GetLedgerRequest)(nil),              // 58: kadomori.operator.v1.GetLedgerRequest
-	(*GetLedgerResponse)(nil),             // 59: kadomori.operator.v1.GetLedgerResponse
-	(*ListInfectedRequest)(nil),           // 60: kadomori.operator.v1.ListInfectedRequest
-	(*ListInfectedResponse)(nil),          // 61: kadomori.operator.v1.ListInfectedResponse
-	(*ExplainPolicyResponse_Setting)(nil), // 62: kadomori.operator.v1.ExplainPolicyResponse.Setting
-	(*ListPlansResponse_Plan)(nil),        // 63: kadomori.operator.v1.ListPlansResponse.Plan
-	(*RolloutSpec_Ring)(nil),              // 64: kadomori.operator.v1.RolloutSpec.Ring
-	(*RolloutSpec_Gates)(nil),             // 65: kadomori.operator.v1.RolloutSpec.Gates
-	(*Rollout_RingState)(nil),             // 66: kadomori.operator.v1.Rollout.RingState
-	(*Rollout_GateState)(nil),             // 67: kadomori.operator.v1.Rollout.GateState
-	(*Rollout_Target)(nil),                // 68: kadomori.operator.v1.Rollout.Target
-	nil,                                   // 69: kadomori.operator.v1.GetSettingsResponse.SettingsEntry
-	nil,                                   // 70: kadomori.operator.v1.SetSettingsRequest.SettingsEntry
-	(*GetLedgerResponse_Stream)(nil),      // 71: kadomori.operator.v1.GetLedgerResponse.Stream
-	(*ListInfectedResponse_Infected)(nil), // 72: kadomori.operator.v1.ListInfectedResponse.Infected
-	(*timestamppb.Timestamp)(nil),         // 73: google.protobuf.Timestamp
+	(*SendCommandRequest)(nil),            // 47: kadomori.operator.v1.SendCommandRequest
+	(*Command)(nil),                       // 48: kadomori.operator.v1.Command
+	(*SendCommandResponse)(nil),           // 49: kadomori.operator.v1.SendCommandResponse
+	(*DecideCommandRequest)(nil),          // 50: kadomori.operator.v1.DecideCommandRequest
+	(*DecideCommandResponse)(nil),         // 51: kadomori.operator.v1.DecideCommandResponse
+	(*ListCommandsRequest)(nil),           // 52: kadomori.operator.v1.ListCommandsRequest
+	(*ListCommandsResponse)(nil),          // 53: kadomori.operator.v1.ListCommandsResponse
+	(*GetSettingsRequest)(nil),            // 54: kadomori.operator.v1.GetSettingsRequest
+	(*GetSettingsResponse)(nil),           // 55: kadomori.operator.v1.GetSettingsResponse
+	(*SetSettingsRequest)(nil),            // 56: kadomori.operator.v1.SetSettingsRequest
+	(*SetSettingsResponse)(nil),           // 57: kadomori.operator.v1.SetSettingsResponse
+	(*RequestReportRequest)(nil),          // 58: kadomori.operator.v1.RequestReportRequest
+	(*RequestReportResponse)(nil),         // 59: kadomori.operator.v1.RequestReportResponse
+	(*Report)(nil),                        // 60: kadomori.operator.v1.Report
+	(*ListReportsRequest)(nil),            // 61: kadomori.operator.v1.ListReportsRequest
+	(*ListReportsResponse)(nil),           // 62: kadomori.operator.v1.ListReportsResponse
+	(*GetReportRequest)(nil),              // 63: kadomori.operator.v1.GetReportRequest
+	(*GetReportResponse)(nil),             // 64: kadomori.operator.v1.GetReportResponse
+	(*GetLedgerRequest)(nil),              // 65: kadomori.operator.v1.GetLedgerRequest
+	(*GetLedgerResponse)(nil),             // 66: kadomori.operator.v1.GetLedgerResponse
+	(*ListInfectedRequest)(nil),           // 67: kadomori.operator.v1.ListInfectedRequest
+	(*ListInfectedResponse)(nil),          // 68: kadomori.operator.v1.ListInfectedResponse
+	(*ExplainPolicyResponse_Setting)(nil), // 69: kadomori.operator.v1.ExplainPolicyResponse.Setting
+	(*ListPlansResponse_Plan)(nil),        // 70: kadomori.operator.v1.ListPlansResponse.Plan
+	(*RolloutSpec_Ring)(nil),              // 71: kadomori.operator.v1.RolloutSpec.Ring
+	(*RolloutSpec_Gates)(nil),             // 72: kadomori.operator.v1.RolloutSpec.Gates
+	(*Rollout_RingState)(nil),             // 73: kadomori.operator.v1.Rollout.RingState
+	(*Rollout_GateState)(nil),             // 74: kadomori.operator.v1.Rollout.GateState
+	(*Rollout_Target)(nil),                // 75: kadomori.operator.v1.Rollout.Target
+	nil,                                   // 76: kadomori.operator.v1.GetSettingsResponse.SettingsEntry
+	nil,                                   // 77: kadomori.operator.v1.SetSettingsRequest.SettingsEntry
+	(*GetLedgerResponse_Stream)(nil),      // 78: kadomori.operator.v1.GetLedgerResponse.Stream
+	(*ListInfectedResponse_Infected)(nil), // 79: kadomori.operator.v1.ListInfectedResponse.Infected
+	(*timestamppb.Timestamp)(nil),         // 80: google.protobuf.Timestamp
 }
 var file_kadomori_operator_v1_operator_proto_depIdxs = []int32{
-	73, // 0: kadomori.operator.v1.LoginResponse.expires:type_name -> google.protobuf.Timestamp
+	80, // 0: kadomori.operator.v1.LoginResponse.expires:type_name -> google.protobuf.Timestamp
 	4,  // 1: kadomori.operator.v1.CreateClinicRequest.clinic:type_name -> kadomori.operator.v1.Clinic
 	4,  // 2: kadomori.operator.v1.CreateClinicResponse.clinic:type_name -> kadomori.operator.v1.Clinic
 	4,  // 3: kadomori.operator.v1.ListClinicsResponse.clinics:type_name -> kadomori.operator.v1.Clinic
-	73, // 4: kadomori.operator.v1.CreateClaimResponse.expires:type_name -> google.protobuf.Timestamp
-	73, // 5: kadomori.operator.v1.Appliance.last_seen:type_name -> google.protobuf.Timestamp
+	80, // 4: kadomori.operator.v1.CreateClaimResponse.expires:type_name -> google.protobuf.Timestamp
+	80, // 5: kadomori.operator.v1.Appliance.last_seen:type_name -> google.protobuf.Timestamp
 	11, // 6: kadomori.operator.v1.ListAppliancesResponse.appliances:type_name -> kadomori.operator.v1.Appliance
-	73, // 7: kadomori.operator.v1.SetOverrideRequest.expires:type_name -> google.protobuf.Timestamp
-	62, // 8: kadomori.operator.v1.ExplainPolicyResponse.settings:type_name -> kadomori.operator.v1.ExplainPolicyResponse.Setting
+	80, // 7: kadomori.operator.v1.SetOverrideRequest.expires:type_name -> google.protobuf.Timestamp
+	69, // 8: kadomori.operator.v1.ExplainPolicyResponse.settings:type_name -> kadomori.operator.v1.ExplainPolicyResponse.Setting
 	29, // 9: kadomori.operator.v1.PublishSignaturesRequest.files:type_name -> kadomori.operator.v1.SignatureFile
-	63, // 10: kadomori.operator.v1.ListPlansResponse.plans:type_name -> kadomori.operator.v1.ListPlansResponse.Plan
-	64, // 11: kadomori.operator.v1.RolloutSpec.rings:type_name -> kadomori.operator.v1.RolloutSpec.Ring
-	65, // 12: kadomori.operator.v1.RolloutSpec.gates:type_name -> kadomori.operator.v1.RolloutSpec.Gates
+	70, // 10: kadomori.operator.v1.ListPlansResponse.plans:type_name -> kadomori.operator.v1.ListPlansResponse.Plan
+	71, // 11: kadomori.operator.v1.RolloutSpec.rings:type_name -> kadomori.operator.v1.RolloutSpec.Ring
+	72, // 12: kadomori.operator.v1.RolloutSpec.gates:type_name -> kadomori.operator.v1.RolloutSpec.Gates
 	0,  // 13: kadomori.operator.v1.Rollout.kind:type_name -> kadomori.operator.v1.RolloutKind
-	73, // 14: kadomori.operator.v1.Rollout.created:type_name -> google.protobuf.Timestamp
-	73, // 15: kadomori.operator.v1.Rollout.changed:type_name -> google.protobuf.Timestamp
+	80, // 14: kadomori.operator.v1.Rollout.created:type_name -> google.protobuf.Timestamp
+	80, // 15: kadomori.operator.v1.Rollout.changed:type_name -> google.protobuf.Timestamp
 	37, // 16: kadomori.operator.v1.Rollout.spec:type_name -> kadomori.operator.v1.RolloutSpec
-	66, // 17: kadomori.operator.v1.Rollout.rings:type_name -> kadomori.operator.v1.Rollout.RingState
-	67, // 18: kadomori.operator.v1.Rollout.gates:type_name -> kadomori.operator.v1.Rollout.GateState
-	68, // 19: kadomori.operator.v1.Rollout.targets:type_name -> kadomori.operator.v1.Rollout.Target
+	73, // 17: kadomori.operator.v1.Rollout.rings:type_name -> kadomori.operator.v1.Rollout.RingState
+	74, // 18: kadomori.operator.v1.Rollout.gates:type_name -> kadomori.operator.v1.Rollout.GateState
+	75, // 19: kadomori.operator.v1.Rollout.targets:type_name -> kadomori.operator.v1.Rollout.Target
 	0,  // 20: kadomori.operator.v1.CreateRolloutRequest.kind:type_name -> kadomori.operator.v1.RolloutKind
 	37, // 21: kadomori.operator.v1.CreateRolloutRequest.spec:type_name -> kadomori.operator.v1.RolloutSpec
 	38, // 22: kadomori.operator.v1.CreateRolloutResponse.rollout:type_name -> kadomori.operator.v1.Rollout
@@ -4751,78 +5265,89 @@ var file_kadomori_operator_v1_operator_proto_depIdxs = []int32{
 	38, // 24: kadomori.operator.v1.ControlRolloutResponse.rollout:type_name -> kadomori.operator.v1.Rollout
 	38, // 25: kadomori.operator.v1.GetRolloutResponse.rollout:type_name -> kadomori.operator.v1.Rollout
 	38, // 26: kadomori.operator.v1.ListRolloutsResponse.rollouts:type_name -> kadomori.operator.v1.Rollout
-	69, // 27: kadomori.operator.v1.GetSettingsResponse.settings:type_name -> kadomori.operator.v1.GetSettingsResponse.SettingsEntry
-	70, // 28: kadomori.operator.v1.SetSettingsRequest.settings:type_name -> kadomori.operator.v1.SetSettingsRequest.SettingsEntry
-	73, // 29: kadomori.operator.v1.Report.created:type_name -> google.protobuf.Timestamp
-	53, // 30: kadomori.operator.v1.ListReportsResponse.reports:type_name -> kadomori.operator.v1.Report
-	53, // 31: kadomori.operator.v1.GetReportResponse.report:type_name -> kadomori.operator.v1.Report
-	71, // 32: kadomori.operator.v1.GetLedgerResponse.streams:type_name -> kadomori.operator.v1.GetLedgerResponse.Stream
-	72, // 33: kadomori.operator.v1.ListInfectedResponse.devices:type_name -> kadomori.operator.v1.ListInfectedResponse.Infected
-	73, // 34: kadomori.operator.v1.ExplainPolicyResponse.Setting.expires:type_name -> google.protobuf.Timestamp
-	73, // 35: kadomori.operator.v1.ListPlansResponse.Plan.updated:type_name -> google.protobuf.Timestamp
-	73, // 36: kadomori.operator.v1.Rollout.Target.applied:type_name -> google.protobuf.Timestamp
-	73, // 37: kadomori.operator.v1.Rollout.Target.settled:type_name -> google.protobuf.Timestamp
-	73, // 38: kadomori.operator.v1.ListInfectedResponse.Infected.first:type_name -> google.protobuf.Timestamp
-	73, // 39: kadomori.operator.v1.ListInfectedResponse.Infected.last:type_name -> google.protobuf.Timestamp
-	2,  // 40: kadomori.operator.v1.OperatorService.Login:input_type -> kadomori.operator.v1.LoginRequest
-	5,  // 41: kadomori.operator.v1.OperatorService.CreateClinic:input_type -> kadomori.operator.v1.CreateClinicRequest
-	7,  // 42: kadomori.operator.v1.OperatorService.ListClinics:input_type -> kadomori.operator.v1.ListClinicsRequest
-	9,  // 43: kadomori.operator.v1.OperatorService.CreateClaim:input_type -> kadomori.operator.v1.CreateClaimRequest
-	12, // 44: kadomori.operator.v1.OperatorService.ListAppliances:input_type -> kadomori.operator.v1.ListAppliancesRequest
-	14, // 45: kadomori.operator.v1.OperatorService.ApproveAppliance:input_type -> kadomori.operator.v1.ApproveApplianceRequest
-	16, // 46: kadomori.operator.v1.OperatorService.RevokeAppliance:input_type -> kadomori.operator.v1.RevokeApplianceRequest
-	18, // 47: kadomori.operator.v1.OperatorService.NameDevice:input_type -> kadomori.operator.v1.NameDeviceRequest
-	20, // 48: kadomori.operator.v1.OperatorService.ApplyPlan:input_type -> kadomori.operator.v1.ApplyPlanRequest
-	22, // 49: kadomori.operator.v1.OperatorService.GetPlan:input_type -> kadomori.operator.v1.GetPlanRequest
-	24, // 50: kadomori.operator.v1.OperatorService.SetOverride:input_type -> kadomori.operator.v1.SetOverrideRequest
-	26, // 51: kadomori.operator.v1.OperatorService.ExplainPolicy:input_type -> kadomori.operator.v1.ExplainPolicyRequest
-	31, // 52: kadomori.operator.v1.OperatorService.ListPlans:input_type -> kadomori.operator.v1.ListPlansRequest
-	33, // 53: kadomori.operator.v1.OperatorService.ApplyGroup:input_type -> kadomori.operator.v1.ApplyGroupRequest
-	35, // 54: kadomori.operator.v1.OperatorService.MoveClinic:input_type -> kadomori.operator.v1.MoveClinicRequest
-	39, // 55: kadomori.operator.v1.OperatorService.CreateRollout:input_type -> kadomori.operator.v1.CreateRolloutRequest
-	41, // 56: kadomori.operator.v1.OperatorService.ControlRollout:input_type -> kadomori.operator.v1.ControlRolloutRequest
-	43, // 57: kadomori.operator.v1.OperatorService.GetRollout:input_type -> kadomori.operator.v1.GetRolloutRequest
-	45, // 58: kadomori.operator.v1.OperatorService.ListRollouts:input_type -> kadomori.operator.v1.ListRolloutsRequest
-	47, // 59: kadomori.operator.v1.OperatorService.GetSettings:input_type -> kadomori.operator.v1.GetSettingsRequest
-	49, // 60: kadomori.operator.v1.OperatorService.SetSettings:input_type -> kadomori.operator.v1.SetSettingsRequest
-	28, // 61: kadomori.operator.v1.OperatorService.PublishSignatures:input_type -> kadomori.operator.v1.PublishSignaturesRequest
-	51, // 62: kadomori.operator.v1.OperatorService.RequestReport:input_type -> kadomori.operator.v1.RequestReportRequest
-	54, // 63: kadomori.operator.v1.OperatorService.ListReports:input_type -> kadomori.operator.v1.ListReportsRequest
-	56, // 64: kadomori.operator.v1.OperatorService.GetReport:input_type -> kadomori.operator.v1.GetReportRequest
-	58, // 65: kadomori.operator.v1.OperatorService.GetLedger:input_type -> kadomori.operator.v1.GetLedgerRequest
-	60, // 66: kadomori.operator.v1.OperatorService.ListInfected:input_type -> kadomori.operator.v1.ListInfectedRequest
-	3,  // 67: kadomori.operator.v1.OperatorService.Login:output_type -> kadomori.operator.v1.LoginResponse
-	6,  // 68: kadomori.operator.v1.OperatorService.CreateClinic:output_type -> kadomori.operator.v1.CreateClinicResponse
-	8,  // 69: kadomori.operator.v1.OperatorService.ListClinics:output_type -> kadomori.operator.v1.ListClinicsResponse
-	10, // 70: kadomori.operator.v1.OperatorService.CreateClaim:output_type -> kadomori.operator.v1.CreateClaimResponse
-	13, // 71: kadomori.operator.v1.OperatorService.ListAppliances:output_type -> kadomori.operator.v1.ListAppliancesResponse
-	15, // 72: kadomori.operator.v1.OperatorService.ApproveAppliance:output_type -> kadomori.operator.v1.ApproveApplianceResponse
-	17, // 73: kadomori.operator.v1.OperatorService.RevokeAppliance:output_type -> kadomori.operator.v1.RevokeApplianceResponse
-	19, // 74: kadomori.operator.v1.OperatorService.NameDevice:output_type -> kadomori.operator.v1.NameDeviceResponse
-	21, // 75: kadomori.operator.v1.OperatorService.ApplyPlan:output_type -> kadomori.operator.v1.ApplyPlanResponse
-	23, // 76: kadomori.operator.v1.OperatorService.GetPlan:output_type -> kadomori.operator.v1.GetPlanResponse
-	25, // 77: kadomori.operator.v1.OperatorService.SetOverride:output_type -> kadomori.operator.v1.SetOverrideResponse
-	27, // 78: kadomori.operator.v1.OperatorService.ExplainPolicy:output_type -> kadomori.operator.v1.ExplainPolicyResponse
-	32, // 79: kadomori.operator.v1.OperatorService.ListPlans:output_type -> kadomori.operator.v1.ListPlansResponse
-	34, // 80: kadomori.operator.v1.OperatorService.ApplyGroup:output_type -> kadomori.operator.v1.ApplyGroupResponse
-	36, // 81: kadomori.operator.v1.OperatorService.MoveClinic:output_type -> kadomori.operator.v1.MoveClinicResponse
-	40, // 82: kadomori.operator.v1.OperatorService.CreateRollout:output_type -> kadomori.operator.v1.CreateRolloutResponse
-	42, // 83: kadomori.operator.v1.OperatorService.ControlRollout:output_type -> kadomori.operator.v1.ControlRolloutResponse
-	44, // 84: kadomori.operator.v1.OperatorService.GetRollout:output_type -> kadomori.operator.v1.GetRolloutResponse
-	46, // 85: kadomori.operator.v1.OperatorService.ListRollouts:output_type -> kadomori.operator.v1.ListRolloutsResponse
-	48, // 86: kadomori.operator.v1.OperatorService.GetSettings:output_type -> kadomori.operator.v1.GetSettingsResponse
-	50, // 87: kadomori.operator.v1.OperatorService.SetSettings:output_type -> kadomori.operator.v1.SetSettingsResponse
-	30, // 88: kadomori.operator.v1.OperatorService.PublishSignatures:output_type -> kadomori.operator.v1.PublishSignaturesResponse
-	52, // 89: kadomori.operator.v1.OperatorService.RequestReport:output_type -> kadomori.operator.v1.RequestReportResponse
-	55, // 90: kadomori.operator.v1.OperatorService.ListReports:output_type -> kadomori.operator.v1.ListReportsResponse
-	57, // 91: kadomori.operator.v1.OperatorService.GetReport:output_type -> kadomori.operator.v1.GetReportResponse
-	59, // 92: kadomori.operator.v1.OperatorService.GetLedger:output_type -> kadomori.operator.v1.GetLedgerResponse
-	61, // 93: kadomori.operator.v1.OperatorService.ListInfected:output_type -> kadomori.operator.v1.ListInfectedResponse
-	67, // [67:94] is the sub-list for method output_type
-	40, // [40:67] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	80, // 27: kadomori.operator.v1.Command.created:type_name -> google.protobuf.Timestamp
+	80, // 28: kadomori.operator.v1.Command.expires:type_name -> google.protobuf.Timestamp
+	80, // 29: kadomori.operator.v1.Command.settled:type_name -> google.protobuf.Timestamp
+	48, // 30: kadomori.operator.v1.SendCommandResponse.command:type_name -> kadomori.operator.v1.Command
+	48, // 31: kadomori.operator.v1.ListCommandsResponse.commands:type_name -> kadomori.operator.v1.Command
+	76, // 32: kadomori.operator.v1.GetSettingsResponse.settings:type_name -> kadomori.operator.v1.GetSettingsResponse.SettingsEntry
+	77, // 33: kadomori.operator.v1.SetSettingsRequest.settings:type_name -> kadomori.operator.v1.SetSettingsRequest.SettingsEntry
+	80, // 34: kadomori.operator.v1.Report.created:type_name -> google.protobuf.Timestamp
+	60, // 35: kadomori.operator.v1.ListReportsResponse.reports:type_name -> kadomori.operator.v1.Report
+	60, // 36: kadomori.operator.v1.GetReportResponse.report:type_name -> kadomori.operator.v1.Report
+	78, // 37: kadomori.operator.v1.GetLedgerResponse.streams:type_name -> kadomori.operator.v1.GetLedgerResponse.Stream
+	79, // 38: kadomori.operator.v1.ListInfectedResponse.devices:type_name -> kadomori.operator.v1.ListInfectedResponse.Infected
+	80, // 39: kadomori.operator.v1.ExplainPolicyResponse.Setting.expires:type_name -> google.protobuf.Timestamp
+	80, // 40: kadomori.operator.v1.ListPlansResponse.Plan.updated:type_name -> google.protobuf.Timestamp
+	80, // 41: kadomori.operator.v1.Rollout.Target.applied:type_name -> google.protobuf.Timestamp
+	80, // 42: kadomori.operator.v1.Rollout.Target.settled:type_name -> google.protobuf.Timestamp
+	80, // 43: kadomori.operator.v1.ListInfectedResponse.Infected.first:type_name -> google.protobuf.Timestamp
+	80, // 44: kadomori.operator.v1.ListInfectedResponse.Infected.last:type_name -> google.protobuf.Timestamp
+	2,  // 45: kadomori.operator.v1.OperatorService.Login:input_type -> kadomori.operator.v1.LoginRequest
+	5,  // 46: kadomori.operator.v1.OperatorService.CreateClinic:input_type -> kadomori.operator.v1.CreateClinicRequest
+	7,  // 47: kadomori.operator.v1.OperatorService.ListClinics:input_type -> kadomori.operator.v1.ListClinicsRequest
+	9,  // 48: kadomori.operator.v1.OperatorService.CreateClaim:input_type -> kadomori.operator.v1.CreateClaimRequest
+	12, // 49: kadomori.operator.v1.OperatorService.ListAppliances:input_type -> kadomori.operator.v1.ListAppliancesRequest
+	14, // 50: kadomori.operator.v1.OperatorService.ApproveAppliance:input_type -> kadomori.operator.v1.ApproveApplianceRequest
+	16, // 51: kadomori.operator.v1.OperatorService.RevokeAppliance:input_type -> kadomori.operator.v1.RevokeApplianceRequest
+	18, // 52: kadomori.operator.v1.OperatorService.NameDevice:input_type -> kadomori.operator.v1.NameDeviceRequest
+	20, // 53: kadomori.operator.v1.OperatorService.ApplyPlan:input_type -> kadomori.operator.v1.ApplyPlanRequest
+	22, // 54: kadomori.operator.v1.OperatorService.GetPlan:input_type -> kadomori.operator.v1.GetPlanRequest
+	24, // 55: kadomori.operator.v1.OperatorService.SetOverride:input_type -> kadomori.operator.v1.SetOverrideRequest
+	26, // 56: kadomori.operator.v1.OperatorService.ExplainPolicy:input_type -> kadomori.operator.v1.ExplainPolicyRequest
+	31, // 57: kadomori.operator.v1.OperatorService.ListPlans:input_type -> kadomori.operator.v1.ListPlansRequest
+	33, // 58: kadomori.operator.v1.OperatorService.ApplyGroup:input_type -> kadomori.operator.v1.ApplyGroupRequest
+	35, // 59: kadomori.operator.v1.OperatorService.MoveClinic:input_type -> kadomori.operator.v1.MoveClinicRequest
+	39, // 60: kadomori.operator.v1.OperatorService.CreateRollout:input_type -> kadomori.operator.v1.CreateRolloutRequest
+	41, // 61: kadomori.operator.v1.OperatorService.ControlRollout:input_type -> kadomori.operator.v1.ControlRolloutRequest
+	43, // 62: kadomori.operator.v1.OperatorService.GetRollout:input_type -> kadomori.operator.v1.GetRolloutRequest
+	45, // 63: kadomori.operator.v1.OperatorService.ListRollouts:input_type -> kadomori.operator.v1.ListRolloutsRequest
+	47, // 64: kadomori.operator.v1.OperatorService.SendCommand:input_type -> kadomori.operator.v1.SendCommandRequest
+	50, // 65: kadomori.operator.v1.OperatorService.DecideCommand:input_type -> kadomori.operator.v1.DecideCommandRequest
+	52, // 66: kadomori.operator.v1.OperatorService.ListCommands:input_type -> kadomori.operator.v1.ListCommandsRequest
+	54, // 67: kadomori.operator.v1.OperatorService.GetSettings:input_type -> kadomori.operator.v1.GetSettingsRequest
+	56, // 68: kadomori.operator.v1.OperatorService.SetSettings:input_type -> kadomori.operator.v1.SetSettingsRequest
+	28, // 69: kadomori.operator.v1.OperatorService.PublishSignatures:input_type -> kadomori.operator.v1.PublishSignaturesRequest
+	58, // 70: kadomori.operator.v1.OperatorService.RequestReport:input_type -> kadomori.operator.v1.RequestReportRequest
+	61, // 71: kadomori.operator.v1.OperatorService.ListReports:input_type -> kadomori.operator.v1.ListReportsRequest
+	63, // 72: kadomori.operator.v1.OperatorService.GetReport:input_type -> kadomori.operator.v1.GetReportRequest
+	65, // 73: kadomori.operator.v1.OperatorService.GetLedger:input_type -> kadomori.operator.v1.GetLedgerRequest
+	67, // 74: kadomori.operator.v1.OperatorService.ListInfected:input_type -> kadomori.operator.v1.ListInfectedRequest
+	3,  // 75: kadomori.operator.v1.OperatorService.Login:output_type -> kadomori.operator.v1.LoginResponse
+	6,  // 76: kadomori.operator.v1.OperatorService.CreateClinic:output_type -> kadomori.operator.v1.CreateClinicResponse
+	8,  // 77: kadomori.operator.v1.OperatorService.ListClinics:output_type -> kadomori.operator.v1.ListClinicsResponse
+	10, // 78: kadomori.operator.v1.OperatorService.CreateClaim:output_type -> kadomori.operator.v1.CreateClaimResponse
+	13, // 79: kadomori.operator.v1.OperatorService.ListAppliances:output_type -> kadomori.operator.v1.ListAppliancesResponse
+	15, // 80: kadomori.operator.v1.OperatorService.ApproveAppliance:output_type -> kadomori.operator.v1.ApproveApplianceResponse
+	17, // 81: kadomori.operator.v1.OperatorService.RevokeAppliance:output_type -> kadomori.operator.v1.RevokeApplianceResponse
+	19, // 82: kadomori.operator.v1.OperatorService.NameDevice:output_type -> kadomori.operator.v1.NameDeviceResponse
+	21, // 83: kadomori.operator.v1.OperatorService.ApplyPlan:output_type -> kadomori.operator.v1.ApplyPlanResponse
+	23, // 84: kadomori.operator.v1.OperatorService.GetPlan:output_type -> kadomori.operator.v1.GetPlanResponse
+	25, // 85: kadomori.operator.v1.OperatorService.SetOverride:output_type -> kadomori.operator.v1.SetOverrideResponse
+	27, // 86: kadomori.operator.v1.OperatorService.ExplainPolicy:output_type -> kadomori.operator.v1.ExplainPolicyResponse
+	32, // 87: kadomori.operator.v1.OperatorService.ListPlans:output_type -> kadomori.operator.v1.ListPlansResponse
+	34, // 88: kadomori.operator.v1.OperatorService.ApplyGroup:output_type -> kadomori.operator.v1.ApplyGroupResponse
+	36, // 89: kadomori.operator.v1.OperatorService.MoveClinic:output_type -> kadomori.operator.v1.MoveClinicResponse
+	40, // 90: kadomori.operator.v1.OperatorService.CreateRollout:output_type -> kadomori.operator.v1.CreateRolloutResponse
+	42, // 91: kadomori.operator.v1.OperatorService.ControlRollout:output_type -> kadomori.operator.v1.ControlRolloutResponse
+	44, // 92: kadomori.operator.v1.OperatorService.GetRollout:output_type -> kadomori.operator.v1.GetRolloutResponse
+	46, // 93: kadomori.operator.v1.OperatorService.ListRollouts:output_type -> kadomori.operator.v1.ListRolloutsResponse
+	49, // 94: kadomori.operator.v1.OperatorService.SendCommand:output_type -> kadomori.operator.v1.SendCommandResponse
+	51, // 95: kadomori.operator.v1.OperatorService.DecideCommand:output_type -> kadomori.operator.v1.DecideCommandResponse
+	53, // 96: kadomori.operator.v1.OperatorService.ListCommands:output_type -> kadomori.operator.v1.ListCommandsResponse
+	55, // 97: kadomori.operator.v1.OperatorService.GetSettings:output_type -> kadomori.operator.v1.GetSettingsResponse
+	57, // 98: kadomori.operator.v1.OperatorService.SetSettings:output_type -> kadomori.operator.v1.SetSettingsResponse
+	30, // 99: kadomori.operator.v1.OperatorService.PublishSignatures:output_type -> kadomori.operator.v1.PublishSignaturesResponse
+	59, // 100: kadomori.operator.v1.OperatorService.RequestReport:output_type -> kadomori.operator.v1.RequestReportResponse
+	62, // 101: kadomori.operator.v1.OperatorService.ListReports:output_type -> kadomori.operator.v1.ListReportsResponse
+	64, // 102: kadomori.operator.v1.OperatorService.GetReport:output_type -> kadomori.operator.v1.GetReportResponse
+	66, // 103: kadomori.operator.v1.OperatorService.GetLedger:output_type -> kadomori.operator.v1.GetLedgerResponse
+	68, // 104: kadomori.operator.v1.OperatorService.ListInfected:output_type -> kadomori.operator.v1.ListInfectedResponse
+	75, // [75:105] is the sub-list for method output_type
+	45, // [45:75] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_kadomori_operator_v1_operator_proto_init() }
@@ -4836,7 +5361,7 @@ func file_kadomori_operator_v1_operator_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_kadomori_operator_v1_operator_proto_rawDesc), len(file_kadomori_operator_v1_operator_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   71,
+			NumMessages:   78,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -38,6 +38,9 @@ const (
 	OperatorService_ControlRollout_FullMethodName    = "/kadomori.operator.v1.OperatorService/ControlRollout"
 	OperatorService_GetRollout_FullMethodName        = "/kadomori.operator.v1.OperatorService/GetRollout"
 	OperatorService_ListRollouts_FullMethodName      = "/kadomori.operator.v1.OperatorService/ListRollouts"
+	OperatorService_SendCommand_FullMethodName       = "/kadomori.operator.v1.OperatorService/SendCommand"
+	OperatorService_DecideCommand_FullMethodName     = "/kadomori.operator.v1.OperatorService/DecideCommand"
+	OperatorService_ListCommands_FullMethodName      = "/kadomori.operator.v1.OperatorService/ListCommands"
 	OperatorService_GetSettings_FullMethodName       = "/kadomori.operator.v1.OperatorService/GetSettings"
 	OperatorService_SetSettings_FullMethodName       = "/kadomori.operator.v1.OperatorService/SetSettings"
 	OperatorService_PublishSignatures_FullMethodName = "/kadomori.operator.v1.OperatorService/PublishSignatures"
@@ -94,6 +97,13 @@ type OperatorServiceClient interface {
 	GetRollout(ctx context.Context, in *GetRolloutRequest, opts ...grpc.CallOption) (*GetRolloutResponse, error)
 	// ListRollouts returns the newest rollouts first, without their appliances. Any role.
 	ListRollouts(ctx context.Context, in *ListRolloutsRequest, opts ...grpc.CallOption) (*ListRolloutsResponse, error)
+	// SendCommand has an appliance do something once; some actions wait for a second person. Quarantine and release: role lead,
+	// operator or admin; the others: operator or admin.
+	SendCommand(ctx context.Context, in *SendCommandRequest, opts ...grpc.CallOption) (*SendCommandResponse, error)
+	// DecideCommand approves or cancels a command that awaits a second person. Role operator, approver or admin; not who issued it.
+	DecideCommand(ctx context.Context, in *DecideCommandRequest, opts ...grpc.CallOption) (*DecideCommandResponse, error)
+	// ListCommands returns the newest commands first. Any role.
+	ListCommands(ctx context.Context, in *ListCommandsRequest, opts ...grpc.CallOption) (*ListCommandsResponse, error)
 	// GetSettings returns the settings of the MSP: what reports and the console say of it. Any role.
 	GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*GetSettingsResponse, error)
 	// SetSettings changes some of them; an empty value removes one. Unknown names are refused. Role operator or admin.
@@ -311,6 +321,36 @@ func (c *operatorServiceClient) ListRollouts(ctx context.Context, in *ListRollou
 	return out, nil
 }
 
+func (c *operatorServiceClient) SendCommand(ctx context.Context, in *SendCommandRequest, opts ...grpc.CallOption) (*SendCommandResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SendCommandResponse)
+	err := c.cc.Invoke(ctx, OperatorService_SendCommand_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorServiceClient) DecideCommand(ctx context.Context, in *DecideCommandRequest, opts ...grpc.CallOption) (*DecideCommandResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DecideCommandResponse)
+	err := c.cc.Invoke(ctx, OperatorService_DecideCommand_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *operatorServiceClient) ListCommands(ctx context.Context, in *ListCommandsRequest, opts ...grpc.CallOption) (*ListCommandsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListCommandsResponse)
+	err := c.cc.Invoke(ctx, OperatorService_ListCommands_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *operatorServiceClient) GetSettings(ctx context.Context, in *GetSettingsRequest, opts ...grpc.CallOption) (*GetSettingsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetSettingsResponse)
@@ -440,6 +480,13 @@ type OperatorServiceServer interface {
 	GetRollout(context.Context, *GetRolloutRequest) (*GetRolloutResponse, error)
 	// ListRollouts returns the newest rollouts first, without their appliances. Any role.
 	ListRollouts(context.Context, *ListRolloutsRequest) (*ListRolloutsResponse, error)
+	// SendCommand has an appliance do something once; some actions wait for a second person. Quarantine and release: role lead,
+	// operator or admin; the others: operator or admin.
+	SendCommand(context.Context, *SendCommandRequest) (*SendCommandResponse, error)
+	// DecideCommand approves or cancels a command that awaits a second person. Role operator, approver or admin; not who issued it.
+	DecideCommand(context.Context, *DecideCommandRequest) (*DecideCommandResponse, error)
+	// ListCommands returns the newest commands first. Any role.
+	ListCommands(context.Context, *ListCommandsRequest) (*ListCommandsResponse, error)
 	// GetSettings returns the settings of the MSP: what reports and the console say of it. Any role.
 	GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error)
 	// SetSettings changes some of them; an empty value removes one. Unknown names are refused. Role operator or admin.
@@ -523,6 +570,15 @@ func (UnimplementedOperatorServiceServer) GetRollout(context.Context, *GetRollou
 }
 func (UnimplementedOperatorServiceServer) ListRollouts(context.Context, *ListRolloutsRequest) (*ListRolloutsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListRollouts not implemented")
+}
+func (UnimplementedOperatorServiceServer) SendCommand(context.Context, *SendCommandRequest) (*SendCommandResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SendCommand not implemented")
+}
+func (UnimplementedOperatorServiceServer) DecideCommand(context.Context, *DecideCommandRequest) (*DecideCommandResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DecideCommand not implemented")
+}
+func (UnimplementedOperatorServiceServer) ListCommands(context.Context, *ListCommandsRequest) (*ListCommandsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListCommands not implemented")
 }
 func (UnimplementedOperatorServiceServer) GetSettings(context.Context, *GetSettingsRequest) (*GetSettingsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetSettings not implemented")
@@ -911,6 +967,60 @@ func _OperatorService_ListRollouts_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _OperatorService_SendCommand_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SendCommandRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).SendCommand(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_SendCommand_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).SendCommand(ctx, req.(*SendCommandRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OperatorService_DecideCommand_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DecideCommandRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).DecideCommand(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_DecideCommand_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).DecideCommand(ctx, req.(*DecideCommandRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _OperatorService_ListCommands_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListCommandsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OperatorServiceServer).ListCommands(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: OperatorService_ListCommands_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OperatorServiceServer).ListCommands(ctx, req.(*ListCommandsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _OperatorService_GetSettings_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetSettingsRequest)
 	if err := dec(in); err != nil {
@@ -1126,6 +1236,18 @@ var OperatorService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListRollouts",
 			Handler:    _OperatorService_ListRollouts_Handler,
+		},
+		{
+			MethodName: "SendCommand",
+			Handler:    _OperatorService_SendCommand_Handler,
+		},
+		{
+			MethodName: "DecideCommand",
+			Handler:    _OperatorService_DecideCommand_Handler,
+		},
+		{
+			MethodName: "ListCommands",
+			Handler:    _OperatorService_ListCommands_Handler,
 		},
 		{
 			MethodName: "GetSettings",

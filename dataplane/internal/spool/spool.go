@@ -50,6 +50,8 @@ type Config struct {
 	// Now is the box's clock; nil means time.Now.
 	Now func() time.Time
 
+	// spill is how often a spool in memory tries the disk again; tests shorten it.
+	spill time.Duration
 	// sync and write are replaced by tests that break the disk.
 	sync  func(*os.File) error
 	write func(*os.File, []byte) (int, error)
@@ -147,6 +149,7 @@ func Open(cfg Config) (*Spool, error) {
 	cfg.GroupBytes = cmp.Or(cfg.GroupBytes, 64<<10)
 	cfg.Reason = cmp.Or(cfg.Reason, "enrolled")
 	cfg.Degrade = cmp.Or(cfg.Degrade, 10*time.Second)
+	cfg.spill = cmp.Or(cfg.spill, spillEvery)
 	if cfg.Log == nil {
 		cfg.Log = hclog.NewNullLogger()
 	}

@@ -128,7 +128,7 @@ func (s *Spool) settle(buf []byte, stream StreamID, err error, now time.Time) {
 		s.log.Error("events are kept in memory under a new stream until the disk can be written", "err", err)
 		s.memory = true
 		s.rotateLocked("spool-lost")
-		s.nextTry = now.Add(spillEvery)
+		s.nextTry = now.Add(s.cfg.spill)
 		s.kickFlusher()
 	}
 }
@@ -295,7 +295,7 @@ func (s *Spool) writeMemory(g *segment, buf []byte, stream StreamID, first, last
 
 // spill moves the segments in memory to the disk when it can be written again.
 func (s *Spool) spill(now time.Time) {
-	s.nextTry = now.Add(spillEvery)
+	s.nextTry = now.Add(s.cfg.spill)
 	s.mu.Lock()
 	var mem []*segment
 	var parts [][]byte

@@ -38,6 +38,7 @@ const (
 type crule struct {
 	r        *Rule
 	idx      uint32
+	load     uint32 // place in the files
 	src, dst *addrSet
 	sp, dp   *portSet
 	dirs     uint8 // directions it can match in
@@ -183,6 +184,7 @@ func Compile(rules []*Rule, opt CompileOptions) (*Set, error) {
 			s.refused = append(s.refused, e)
 			continue
 		}
+		c.load = uint32(len(s.crules))
 		s.crules = append(s.crules, c)
 		s.maxVars = max(s.maxVars, len(r.varNames))
 	}

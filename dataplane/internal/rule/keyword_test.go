@@ -272,6 +272,7 @@ pass tcp any any -> any any (content:"let"; sid:4;)`, CompileOptions{IPS: true})
 	f = &FlowState{}
 	in = &Input{Packet: tcpPacket("let x"), Flow: f, Stream: []byte("let x"), StreamNew: 5}
 	res = m.Inspect(in)
+	// the alert stands before the pass rule in the file and is told of
 	if got := told(res); !slices.Equal(got, []uint32{1}) || res.Drop || !res.Pass || !res.PassFlow || !f.Passed() {
 		t.Errorf("with pass: %v %+v", got, res)
 	}

@@ -25,14 +25,18 @@ type Matcher struct {
 	memo [2][]uint32 // per address set: generation<<1 | answer, for source and destination
 
 	gens uint32 // generation of seen
-	jobs [4]mpm.Job
-	njob int
-	jtx  int // transaction of the jobs at hand, -1 packet or stream
+	// passLoad is the place in the files of the first pass rule that matched; noPass for none.
+	passLoad uint32
+	jobs     [4]mpm.Job
+	njob     int
+	jtx      int // transaction of the jobs at hand, -1 packet or stream
 
 	look  inspection
 	trans transformer
 	ran   Counters
 }
+
+const noPass = ^uint32(0)
 
 // Counters are what a Matcher did, for tuning; they only grow.
 type Counters struct {
@@ -84,28 +88,15 @@ func (m *Matcher) Inspect(in *Input) Result {
 	f := in.Flow
 	if f != nil {
 		if f.passed {
-			return Result{Pass: true, PassFlow: true, Reject: Alert}
+			return m.passed(in)
 		}
 		if f.dropped {
 			return Result{Drop: m.set.opt.IPS, DropFlow: m.set.opt.IPS, Reject: Alert}
 		}
 		f.pktVars = f.pktVars[:0]
 	}
-	p := in.Packet
-	m.in = in
-	m.dir = dirServer
-	if !p.ToServer {
-		m.dir = dirClient
-	}
+	m.begin(in)
 	m.ran.Packets++
-	m.gen++
-	if m.gen >= 1<<31 {
-		m.gen = 1
-		clear(m.memo[0])
-		clear(m.memo[1])
-	}
-	m.cand = m.cand[:0]
-	m.out = m.out[:0]
 	m.collectPacket()
 	for i, tx := range in.Txs {
 		m.collectTx(i, tx)
@@ -124,6 +115,49 @@ func (m *Matcher) Inspect(in *Input) Result {
 	res.Matches = m.out
 	m.ran.Matches += uint64(len(m.out))
 	return res
+}
+
+// passed is for packets of a flow that a pass rule let through: only rules about addresses are still told of, once in
+// each direction.
+func (m *Matcher) passed(in *Input) Result {
+	res := Result{Pass: true, PassFlow: true, Reject: Alert}
+	dir := dirServer
+	if !in.Packet.ToServer {
+		dir = dirClient
+	}
+	if in.Flow.ipOnly[dir] {
+		return res
+	}
+	m.begin(in)
+	in.Flow.ipOnly[dir] = false
+	m.nextSeen()
+	for _, idx := range m.set.always[classOf(in.Packet.Proto)][dir].all {
+		if c := m.set.crules[idx]; c.ipOnly && c.r.Action == Alert {
+			m.candidate(idx, -1)
+		}
+	}
+	m.judge(&res)
+	in.Flow.ipOnly[dir] = true
+	res.Matches = m.out
+	return res
+}
+
+// begin makes the matcher ready for a packet.
+func (m *Matcher) begin(in *Input) {
+	m.in = in
+	m.dir = dirServer
+	if !in.Packet.ToServer {
+		m.dir = dirClient
+	}
+	m.gen++
+	if m.gen >= 1<<31 {
+		m.gen = 1
+		clear(m.memo[0])
+		clear(m.memo[1])
+	}
+	m.cand = m.cand[:0]
+	m.out = m.out[:0]
+	m.passLoad = noPass
 }
 
 // nextSeen opens a new generation of candidates.
@@ -221,8 +255,8 @@ func (m *Matcher) collectPacket() {
 func (m *Matcher) judge(res *Result) {
 	for _, c := range m.cand {
 		r := m.set.crules[c>>32]
-		if res.Pass && r.r.Action != Alert {
-			continue // a pass rule lets the packet through; what only tells is told all the same
+		if m.passLoad != noPass && (r.r.Action != Alert || r.load > m.passLoad) {
+			continue // a pass rule lets the packet through; rules before it in the files are told of all the same
 		}
 		tx := int(c&0xffffffff) - 1
 		m.ran.Candidates++
@@ -379,15 +413,16 @@ func (m *Matcher) matched(c *crule, kind Kind, tx int, res *Result) {
 	if r.keepFiles {
 		res.KeepFiles = true
 	}
-	m.act(&out, m.in.Flow != nil && (kind != ByPacket || c.alone()), res)
+	m.act(&out, c.load, m.in.Flow != nil && (kind != ByPacket || c.alone()), res)
 	m.out = append(m.out, out)
 }
 
 // act settles the packet, and the flow where the rule speaks for it.
-func (m *Matcher) act(out *Match, flow bool, res *Result) {
+func (m *Matcher) act(out *Match, load uint32, flow bool, res *Result) {
 	switch {
 	case out.Action == Pass:
 		res.Pass = true
+		m.passLoad = min(m.passLoad, load)
 		if flow {
 			res.PassFlow = true
 			m.in.Flow.passed = true

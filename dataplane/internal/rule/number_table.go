@@ -7,14 +7,14 @@ type Number uint16
 const (
 	NumFileSize           Number = iota // filesize; both, many; bytes so far; Done when the file is closed
 	NumDNSOpcode                        // dns.opcode; both
-	NumDNSRcode                         // dns.rcode; to client
+	NumDNSRcode                         // dns.rcode; both
 	NumDNSRRType                        // dns.rrtype; both, many; of questions, then answers
 	NumTLSVersion                       // tls.version; both; 0x0303 …
 	NumTLSChainLen                      // tls.cert_chain_len; to client
 	NumTLSNotBefore                     // tls_cert_notbefore; to client; Unix seconds
 	NumTLSNotAfter                      // tls_cert_notafter; to client; Unix seconds
 	NumSSLState                         // ssl_state; both; bits: 1 client_hello, 2 server_hello, 4 client_keyx, 8 server_keyx, 16 unknown
-	NumDCEOpnum                         // dcerpc.opnum; to server
+	NumDCEOpnum                         // dcerpc.opnum; both
 	NumSMBVersion                       // smb.version; both; 1 or 2
 	NumKRB5MsgType                      // krb5_msg_type; both
 	NumKRB5ErrCode                      // krb5_err_code; to client
@@ -71,7 +71,7 @@ var numbers = [numberCount]numberInfo{
 	NumTLSNotBefore:       {name: "tls_cert_notbefore", client: true, apps: appsOf(AppTLS)},
 	NumTLSNotAfter:        {name: "tls_cert_notafter", client: true, apps: appsOf(AppTLS)},
 	NumSSLState:           {name: "ssl_state", server: true, client: true, apps: appsOf(AppTLS)},
-	NumDCEOpnum:           {name: "dcerpc.opnum", aliases: []string{"dce_opnum"}, server: true, apps: appsOf(AppDCERPC, AppSMB)},
+	NumDCEOpnum:           {name: "dcerpc.opnum", aliases: []string{"dce_opnum"}, server: true, client: true, apps: appsOf(AppDCERPC, AppSMB)},
 	NumSMBVersion:         {name: "smb.version", server: true, client: true, apps: appsOf(AppSMB)},
 	NumKRB5MsgType:        {name: "krb5_msg_type", server: true, client: true, apps: appsOf(AppKRB5)},
 	NumKRB5ErrCode:        {name: "krb5_err_code", client: true, apps: appsOf(AppKRB5)},

@@ -91,6 +91,10 @@ func Run(ctx context.Context, cfg Config, log hclog.Logger, ready func(Addresses
 		return fmt.Errorf("remove stale ready file: %w", err)
 	}
 	sayOpenFiles(log)
+	if os.Getenv("GOGC") == "" {
+		// Most of the memory are thousands of idle streams that never change: letting the heap double costs more than collecting.
+		debug.SetGCPercent(50)
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
@@ -203,7 +207,7 @@ func Run(ctx context.Context, cfg Config, log hclog.Logger, ready func(Addresses
 	}
 
 	// Console.
-	console, err := web.New(web.Config{DB: db, Accounts: consoleAccounts{accounts}, Log: log})
+	console, err := web.New(web.Config{DB: db, Accounts: consoleAccounts{accounts}, Appliances: publisher, Claims: enrolment, Rollouts: rollouts, Log: log})
 	if err != nil {
 		return err
 	}

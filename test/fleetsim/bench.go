@@ -294,7 +294,7 @@ func (b *bench) enrol(ctx context.Context) error {
 	group.SetLimit(32)
 	for i, text := range claims {
 		group.Go(func() (err error) {
-			b.boxes[i], err = Enrol(ctx, Config{Claim: text, Serial: fmt.Sprintf("S%05d", i), NATS: i < b.cfg.NATS, OnState: b.onState, OnReport: b.onReport})
+			b.boxes[i], err = Enrol(ctx, Config{Claim: text, Serial: fmt.Sprintf("S%05d", i), NATS: i < b.cfg.NATS, Behaviour: Behaviour{Spread: 30 * time.Second}, OnState: b.onState, OnReport: b.onReport})
 			return err
 		})
 	}

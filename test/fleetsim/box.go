@@ -44,6 +44,8 @@ type Behaviour struct {
 	Refuses func(*bundlev1.Manifest) string
 	// HalfDead boxes keep their stream open and never report or fetch.
 	HalfDead bool
+	// Spread delays the fetch of signatures by up to this time, as an agent does, so that a fleet does not fetch in one second.
+	Spread time.Duration
 }
 
 // Config of a box.
@@ -186,7 +188,7 @@ func (b *Box) Run(ctx context.Context) error {
 		defer nc.Close()
 	}
 	fleet := fleetv1.NewFleetServiceClient(conn)
-	wait := time.Second
+	pause := time.Second
 	for ctx.Err() == nil {
 		start := time.Now()
 		_ = b.watch(ctx, fleet)
@@ -194,16 +196,11 @@ func (b *Box) Run(ctx context.Context) error {
 		b.up = false
 		b.mu.Unlock()
 		if time.Since(start) > time.Minute {
-			wait = time.Second
+			pause = time.Second
 		}
 		// Full jitter: a fleet that lost its server must not come back as one.
-		timer := time.NewTimer(time.Duration(mrand.Int64N(int64(wait)))) //nolint:gosec // jitter needs no secret
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-		}
-		timer.Stop()
-		wait = min(2*wait, 30*time.Second)
+		_ = wait(ctx, pause)
+		pause = min(2*pause, 30*time.Second)
 	}
 	return ctx.Err()
 }
@@ -264,6 +261,11 @@ func (b *Box) take(ctx context.Context, fleet fleetv1.FleetServiceClient, resp *
 		} else if b.cfg.Behaviour.Refuses != nil {
 			why = b.cfg.Behaviour.Refuses(m)
 		}
+		if s := b.cfg.Behaviour.Spread; s > 0 && why == "" && m.GetKind() == bundlev1.Kind_KIND_SIGNATURE && m.GetVersion() != b.Active(m.GetKind()) {
+			if err := wait(ctx, s); err != nil {
+				return err
+			}
+		}
 		if why == "" {
 			if err := b.fetch(ctx, fleet, m); err != nil {
 				return err
@@ -279,15 +281,23 @@ func (b *Box) take(ctx context.Context, fleet fleetv1.FleetServiceClient, resp *
 		b.mu.Unlock()
 	}
 	if s := b.cfg.Behaviour.Slow; s > 0 {
-		timer := time.NewTimer(time.Duration(mrand.Int64N(int64(s)))) //nolint:gosec // jitter needs no secret
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := wait(ctx, s); err != nil {
+			return err
 		}
 	}
 	return b.Report(ctx, fleet, resp.GetRevision())
+}
+
+// wait lets up to d pass.
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(time.Duration(mrand.Int64N(int64(d)))) //nolint:gosec // jitter needs no secret
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // fetch reads a bundle and checks its digest; what was checked once is not read again.

@@ -2,6 +2,9 @@ package event
 
 import (
 	"fmt"
+	"maps"
+	"slices"
+	"strconv"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -18,28 +21,95 @@ const (
 	MaxTrafficRows = 20000
 )
 
-// detail is column detail: what nobody filters by.
-type detail map[string]any
+// detail is column detail while it is written: a JSON object of what nobody filters by. Keys are ours and need no escape.
+type detail struct{ b []byte }
 
-func (d detail) text(key, value string) {
+func (d *detail) key(key string) {
+	if d.b == nil {
+		d.b = append(make([]byte, 0, 192), '{')
+	} else {
+		d.b = append(d.b, ',')
+	}
+	d.b = append(d.b, '"')
+	d.b = append(d.b, key...)
+	d.b = append(d.b, '"', ':')
+}
+
+// object is the finished column; nil when nothing was said.
+func (d *detail) object() []byte {
+	if d.b == nil {
+		return nil
+	}
+	return append(d.b, '}')
+}
+
+func (d *detail) text(key, value string) {
 	if value != "" {
-		d[key] = Clean(value, maxTitle)
+		d.key(key)
+		d.b = appendString(d.b, Clean(value, maxTitle))
 	}
 }
 
-func (d detail) number(key string, value uint64) {
+// number says a number that is not zero, count any.
+func (d *detail) number(key string, value uint64) {
 	if value != 0 {
-		d[key] = value
+		d.count(key, value)
 	}
 }
 
-func (d detail) time(key string, t *timestamppb.Timestamp) {
-	if at, err := boxTime(t); t != nil && err == nil {
-		d[key] = at.Format("2006-01-02T15:04:05.999999Z07:00")
+func (d *detail) count(key string, value uint64) {
+	d.key(key)
+	d.b = strconv.AppendUint(d.b, value, 10)
+}
+
+func (d *detail) bool(key string, value bool) {
+	d.key(key)
+	d.b = strconv.AppendBool(d.b, value)
+}
+
+func (d *detail) time(key string, t *timestamppb.Timestamp) {
+	if t == nil {
+		return
+	}
+	if at, err := boxTime(t); err == nil {
+		d.key(key)
+		d.b = append(d.b, '"')
+		d.b = at.AppendFormat(d.b, "2006-01-02T15:04:05.999999Z07:00")
+		d.b = append(d.b, '"')
 	}
 }
 
-func (d detail) counts(key string, m map[string]uint64) {
+func (d *detail) texts(key string, list []string) {
+	if len(list) == 0 {
+		return
+	}
+	d.key(key)
+	d.b = append(d.b, '[')
+	for i, s := range list[:min(len(list), maxList)] {
+		if i > 0 {
+			d.b = append(d.b, ',')
+		}
+		d.b = appendString(d.b, Clean(s, maxName))
+	}
+	d.b = append(d.b, ']')
+}
+
+func (d *detail) numbers(key string, list []uint32, most int) {
+	if len(list) == 0 {
+		return
+	}
+	d.key(key)
+	d.b = append(d.b, '[')
+	for i, n := range list[:min(len(list), most)] {
+		if i > 0 {
+			d.b = append(d.b, ',')
+		}
+		d.b = strconv.AppendUint(d.b, uint64(n), 10)
+	}
+	d.b = append(d.b, ']')
+}
+
+func (d *detail) counts(key string, m map[string]uint64) {
 	if len(m) == 0 {
 		return
 	}
@@ -50,11 +120,32 @@ func (d detail) counts(key string, m map[string]uint64) {
 		}
 		out[Clean(k, maxName)] += v
 	}
-	d[key] = out
+	d.key(key)
+	d.b = append(d.b, '{')
+	for i, k := range slices.Sorted(maps.Keys(out)) {
+		if i > 0 {
+			d.b = append(d.b, ',')
+		}
+		d.b = append(appendString(d.b, k), ':')
+		d.b = strconv.AppendUint(d.b, out[k], 10)
+	}
+	d.b = append(d.b, '}')
+}
+
+// appendString writes a JSON string of text that Clean has freed of control characters and of what isn't UTF-8.
+func appendString(b []byte, s string) []byte {
+	b = append(b, '"')
+	for i := 0; i < len(s); i++ {
+		if s[i] == '"' || s[i] == '\\' {
+			b = append(b, '\\')
+		}
+		b = append(b, s[i])
+	}
+	return append(b, '"')
 }
 
 // trafficDetail keeps the sums; the rows themselves go to traffic_hourly.
-func trafficDetail(t *eventv1.Traffic, d detail) error {
+func trafficDetail(t *eventv1.Traffic, d *detail) error {
 	if _, _, err := Interval(t.GetFrom(), t.GetTo(), MaxInterval); err != nil {
 		return err
 	}
@@ -72,11 +163,15 @@ func trafficDetail(t *eventv1.Traffic, d detail) error {
 	}
 	d.time("from", t.GetFrom())
 	d.time("to", t.GetTo())
-	d["rows"], d["bytes_in"], d["bytes_out"], d["packets"], d["flows"] = len(t.GetRows()), in, out, packets, flows
+	d.count("rows", uint64(len(t.GetRows())))
+	d.count("bytes_in", in)
+	d.count("bytes_out", out)
+	d.count("packets", packets)
+	d.count("flows", flows)
 	return nil
 }
 
-func healthDetail(h *eventv1.Health, d detail) error {
+func healthDetail(h *eventv1.Health, d *detail) error {
 	from, to, err := Interval(h.GetFrom(), h.GetTo(), MaxInterval)
 	if err != nil {
 		return err
@@ -108,7 +203,7 @@ func healthDetail(h *eventv1.Health, d detail) error {
 		if n.value > 1<<60 {
 			return fmt.Errorf("%s of %d is more than any box counts", n.key, n.value)
 		}
-		d[n.key] = n.value // a measured zero is said
+		d.count(n.key, n.value) // a measured zero is said
 	}
 	d.text("version", h.GetVersion())
 	d.text("wire_mode", h.GetWireMode())

@@ -6,7 +6,6 @@ package event
 
 import (
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -92,7 +91,7 @@ func New(src Source, e *eventv1.Event) (Row, error) {
 	if r.T, err = boxTime(e.GetTime()); err != nil {
 		return r, fmt.Errorf("box time: %w", err)
 	}
-	d := detail{}
+	d := &detail{}
 	switch b := e.GetBody().(type) {
 	case *eventv1.Event_Alert:
 		r.alert(b.Alert, d)
@@ -118,7 +117,7 @@ func New(src Source, e *eventv1.Event) (Row, error) {
 		if _, _, err = Interval(b.Unprotected.GetFrom(), b.Unprotected.GetTo(), maxUnprotected); err == nil {
 			d.time("from", b.Unprotected.GetFrom())
 			d.time("to", b.Unprotected.GetTo())
-			d["cause"] = enumName(b.Unprotected.GetCause().String(), "CAUSE_")
+			d.text("cause", enumName(b.Unprotected.GetCause().String(), "CAUSE_"))
 		}
 	case *eventv1.Event_SpoolGap:
 		r.Kind = KindSpoolGap
@@ -126,19 +125,20 @@ func New(src Source, e *eventv1.Event) (Row, error) {
 		if g.GetFromSeq() == 0 || g.GetFromSeq() > g.GetToSeq() || g.GetToSeq() > MaxSeq {
 			return r, fmt.Errorf("spool gap %d to %d is no range", g.GetFromSeq(), g.GetToSeq())
 		}
-		d["from_seq"], d["to_seq"] = g.GetFromSeq(), g.GetToSeq()
+		d.count("from_seq", g.GetFromSeq())
+		d.count("to_seq", g.GetToSeq())
 		d.text("reason", g.GetReason())
 		d.counts("kinds", g.GetKinds())
 	case *eventv1.Event_StreamStart:
 		r.Kind = KindStreamStart
 		d.text("reason", b.StreamStart.GetReason())
 		if p := b.StreamStart.GetPreviousStreamId(); len(p) == 16 {
-			d["previous_stream_id"] = hex.EncodeToString(p)
+			d.text("previous_stream_id", hex.EncodeToString(p))
 		}
 	case *eventv1.Event_SelfTest:
 		r.Kind = KindSelfTest
 		r.Rule = strconv.FormatUint(uint64(b.SelfTest.GetSid()), 10)
-		d["passed"] = b.SelfTest.GetPassed()
+		d.bool("passed", b.SelfTest.GetPassed())
 		d.text("detail", b.SelfTest.GetDetail())
 	default:
 		err = errors.New("no body, or a kind this version doesn't know")
@@ -146,15 +146,11 @@ func New(src Source, e *eventv1.Event) (Row, error) {
 	if err != nil {
 		return r, err
 	}
-	if len(d) > 0 {
-		if r.Detail, err = json.Marshal(d); err != nil {
-			return r, fmt.Errorf("write detail: %w", err)
-		}
-	}
+	r.Detail = d.object()
 	return r, nil
 }
 
-func (r *Row) alert(a *eventv1.Alert, d detail) {
+func (r *Row) alert(a *eventv1.Alert, d *detail) {
 	r.Kind = KindAlert
 	r.flow(a.GetFlow(), d)
 	r.device(a.GetDevice(), d)
@@ -169,7 +165,7 @@ func (r *Row) alert(a *eventv1.Alert, d detail) {
 	d.text("classtype", a.GetClasstype())
 }
 
-func (r *Row) detection(x *eventv1.Detection, d detail) {
+func (r *Row) detection(x *eventv1.Detection, d *detail) {
 	r.Kind = KindDetection
 	r.flow(x.GetFlow(), d)
 	r.device(x.GetDevice(), d)
@@ -185,16 +181,10 @@ func (r *Row) detection(x *eventv1.Detection, d detail) {
 	r.Count = countOf(x.GetCount())
 	r.Indicator = Clean(x.GetIndicator(), maxName)
 	d.text("list", x.GetList())
-	if n := min(len(x.GetSignals()), maxList); n > 0 {
-		signals := make([]string, n)
-		for i := range signals {
-			signals[i] = Clean(x.GetSignals()[i], maxName)
-		}
-		d["signals"] = signals
-	}
+	d.texts("signals", x.GetSignals())
 }
 
-func (r *Row) block(x *eventv1.Block, d detail) {
+func (r *Row) block(x *eventv1.Block, d *detail) {
 	r.Kind = KindBlock
 	r.flow(x.GetFlow(), d)
 	r.device(x.GetDevice(), d)
@@ -209,7 +199,7 @@ func (r *Row) block(x *eventv1.Block, d detail) {
 	d.time("last", x.GetLast())
 }
 
-func (r *Row) flow(f *eventv1.Flow, d detail) {
+func (r *Row) flow(f *eventv1.Flow, d *detail) {
 	if f == nil {
 		return
 	}
@@ -220,12 +210,10 @@ func (r *Row) flow(f *eventv1.Flow, d detail) {
 	r.App = Clean(f.GetApp(), maxName)
 	r.Direction = small(int32(f.GetDirection()), 3)
 	d.number("flow_id", f.GetFlowId())
-	if n := min(len(f.GetVlan()), 4); n > 0 {
-		d["vlan"] = f.GetVlan()[:n]
-	}
+	d.numbers("vlan", f.GetVlan(), 4)
 }
 
-func (r *Row) device(x *eventv1.Device, d detail) {
+func (r *Row) device(x *eventv1.Device, d *detail) {
 	if x == nil {
 		return
 	}

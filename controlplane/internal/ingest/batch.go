@@ -57,6 +57,7 @@ func (in *Ingest) store(ctx context.Context, b *batch) {
 				in.ack(m.msg)
 			}
 			in.metrics.observe(res, time.Since(began))
+			in.rememberDevices(res.devices)
 			in.committed(res.ledgers)
 			return
 		}
@@ -124,6 +125,7 @@ type result struct {
 	refused, deadLetters  int
 	lag                   time.Duration // of the oldest event stored, box time to now
 	unknown, tooManyHoles int
+	devices               map[deviceKey]*device
 }
 
 func (in *Ingest) write(ctx context.Context, b *batch) (*result, error) {
@@ -150,6 +152,8 @@ func (in *Ingest) write(ctx context.Context, b *batch) (*result, error) {
 			if err := event.Copy(ctx, tx, rows); err != nil {
 				return err
 			}
+			in.dropKnownDevices(roll)
+			res.devices = roll.devices
 			if err := roll.write(ctx, tx); err != nil {
 				return err
 			}

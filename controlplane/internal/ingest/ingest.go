@@ -28,13 +28,13 @@ import (
 const Consumer = "ingest"
 
 const (
-	// fetchMessages is how many messages one worker takes at once; at 64 to 256 events each that is a batch of 4,000 to 16,000.
-	fetchMessages = 64
+	// fetchMessages is how many messages one worker takes at once; at 64 to 256 events each that is a batch of 8,000 and more.
+	fetchMessages = 128
 	// linger is how long a worker waits for company of the first message: a fifth of a second is the reader's patience, this is far less.
 	linger = 25 * time.Millisecond
 	// idle is how long a fetch waits for a first message.
 	idle = 5 * time.Second
-	// batchEvents closes a batch: memory of one worker stays around 20 MB.
+	// batchEvents closes a batch: memory of one worker stays around 30 MB.
 	batchEvents = 16384
 	// ackWait is after how long the broker gives a message to somebody else; a worker that waits for the database says "in progress".
 	ackWait = 60 * time.Second
@@ -51,7 +51,8 @@ type Config struct {
 	// OnCommitted is called after each commit for each stream in it: every event up to through was received, declared lost or refused.
 	// It must return quickly. Optional.
 	OnCommitted func(clinic, appliance int32, stream [16]byte, through uint64)
-	// Workers is how many batches are written at the same time; 0 means 2.
+	// Workers is how many batches are written at the same time; 0 means 3: while one waits for
+	// the disk the others decode.
 	Workers int
 	// SweepInterval is the time between two looks for gaps; a gap is told after two. 0 means 5 s.
 	SweepInterval time.Duration
@@ -83,9 +84,10 @@ type Ingest struct {
 	notify  *notifier
 	now     func() time.Time
 
-	mu      sync.Mutex        // guards what follows
-	boxes   map[int32]int32   // appliance to clinic
-	letters map[int32]*bucket // dead letters per appliance
+	mu      sync.Mutex           // guards what follows
+	boxes   map[int32]int32      // appliance to clinic
+	letters map[int32]*bucket    // dead letters per appliance
+	devices map[deviceKey]device // as last written, for leaving out what says nothing new; bounded by maxDevices
 }
 
 // key names a stream; ledger rows are locked in its order.
@@ -99,7 +101,7 @@ func New(cfg Config) (*Ingest, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("make ingest: %w", err)
 	}
-	cfg.Workers = cmp.Or(cfg.Workers, 2)
+	cfg.Workers = cmp.Or(cfg.Workers, 3)
 	cfg.SweepInterval = cmp.Or(cfg.SweepInterval, sweepEvery)
 	if cfg.Log == nil {
 		cfg.Log = hclog.NewNullLogger()
@@ -113,7 +115,7 @@ func New(cfg Config) (*Ingest, error) {
 	}
 	return &Ingest{
 		cfg: cfg, log: cfg.Log.Named("ingest"), metrics: newMetrics(cfg.Metrics), decoder: dec, notify: newNotifier(), now: cfg.Now,
-		boxes: map[int32]int32{}, letters: map[int32]*bucket{},
+		boxes: map[int32]int32{}, letters: map[int32]*bucket{}, devices: map[deviceKey]device{},
 	}, nil
 }
 

@@ -203,6 +203,52 @@ func (r *rollup) split(row *event.Row, from, to time.Time, add func(c *coverage,
 	}
 }
 
+const (
+	// deviceEvery is how old device.last_seen may be: every event of a device would write its row otherwise.
+	deviceEvery = 5 * time.Minute
+	// maxDevices that are remembered; then all are written once more.
+	maxDevices = 1 << 17
+)
+
+// dropKnownDevices takes the devices out of r of which the table knows all and has seen within deviceEvery.
+func (in *Ingest) dropKnownDevices(r *rollup) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for k, d := range r.devices {
+		old, known := in.devices[k]
+		if known && (d.ip == old.ip || !d.ip.IsValid()) && (d.zone == old.zone || d.zone == "") && (d.hostname == old.hostname || d.hostname == "") &&
+			(d.source == "" || old.source != "") && !d.first.Before(old.first) && d.last.Before(old.last.Add(deviceEvery)) {
+			delete(r.devices, k)
+		}
+	}
+}
+
+// rememberDevices is called after the commit that wrote them.
+func (in *Ingest) rememberDevices(devices map[deviceKey]*device) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if len(in.devices)+len(devices) > maxDevices {
+		clear(in.devices)
+	}
+	for k, d := range devices {
+		old, known := in.devices[k]
+		if known && d.last.Before(old.last) {
+			continue // older news; what the table has is what was remembered
+		}
+		next := *d
+		if known {
+			next.zone, next.hostname, next.source = cmp.Or(d.zone, old.zone), cmp.Or(d.hostname, old.hostname), cmp.Or(old.source, d.source)
+			if !d.ip.IsValid() {
+				next.ip = old.ip
+			}
+			if old.first.Before(d.first) {
+				next.first = old.first
+			}
+		}
+		in.devices[k] = next
+	}
+}
+
 // write adds everything, each table's rows in the order of their keys: two batches that meet wait, they don't lock each other out.
 func (r *rollup) write(ctx context.Context, tx pgx.Tx) error {
 	if err := r.writeDevices(ctx, tx); err != nil {

@@ -30,7 +30,7 @@ type Config struct {
 	AppDSN string
 	// IngestDSN is of role kadomori_ingest. Empty: no ingest in this process, DB.Ingest is nil.
 	IngestDSN string
-	// AppConns and IngestConns limit the pools; 0 means 16 and 4.
+	// AppConns and IngestConns limit the pools; 0 means 16 and 8.
 	AppConns, IngestConns int32
 	// Now is the clock of the audit interval; nil means time.Now.
 	Now func() time.Time
@@ -76,7 +76,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
 	if cfg.IngestDSN != "" {
-		if db.Ingest, err = openPool(ctx, cfg.IngestDSN, cmp.Or(cfg.IngestConns, 4), "kadomori-ingest"); err != nil {
+		if db.Ingest, err = openPool(ctx, cfg.IngestDSN, cmp.Or(cfg.IngestConns, 8), "kadomori-ingest"); err != nil {
 			db.Close()
 			return nil, fmt.Errorf("open database for ingest: %w", err)
 		}

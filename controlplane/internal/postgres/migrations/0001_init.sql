@@ -186,7 +186,6 @@ CREATE TABLE event_default PARTITION OF event DEFAULT;
 ALTER TABLE event_default ENABLE ROW LEVEL SECURITY;
 ALTER TABLE event_default FORCE ROW LEVEL SECURITY;
 CREATE INDEX event_clinic_t ON event (clinic_id, t);
-CREATE INDEX event_clinic_kind_t ON event (clinic_id, kind, t) WHERE kind IN ('alert','detection','block','unprotected');
 CREATE INDEX event_rule_t ON event (rule, t) WHERE kind IN ('alert','detection');
 CREATE INDEX event_t ON event USING brin (t);
 

@@ -24,13 +24,20 @@ func (w *Worker) match(f *flowT, nd *newData, toServer bool) wire.Decision {
 	var v verdict
 	w.txRefs = w.txRefs[:0]
 	if f != nil && f.X.parser != nil {
+		if f.X.app == rule.AppHTTP2 && f.X.parser.App() == rule.AppDoH2 {
+			w.found(f, rule.AppDoH2, dirIndex(toServer))
+		}
 		w.judgeNames(f, &v)
 	}
 	if w.matcher != nil {
 		w.rules(f, nd, toServer, &v)
 	}
-	if f != nil && f.X.parser != nil {
-		w.settleTxs(f, toServer)
+	if f != nil {
+		for _, parser := range [2]inspect.Parser{f.X.prev, f.X.parser} {
+			if parser != nil {
+				w.settleTxs(f, parser, toServer)
+			}
+		}
 	}
 	if f != nil {
 		w.packetApp(f)
@@ -119,9 +126,8 @@ func (w *Worker) mayStop(f *flowT) bool {
 }
 
 // settleTxs tells finished transactions and lets the parser forget them.
-func (w *Worker) settleTxs(f *flowT, toServer bool) {
-	x := &f.X
-	txs := x.parser.Txs()
+func (w *Worker) settleTxs(f *flowT, parser inspect.Parser, toServer bool) {
+	txs := parser.Txs()
 	n := 0
 	leading := true
 	for _, t := range txs {
@@ -153,7 +159,7 @@ func (w *Worker) settleTxs(f *flowT, toServer bool) {
 		}
 	}
 	if n > 0 {
-		x.parser.Drop(n)
+		parser.Drop(n)
 	}
 }
 
@@ -322,9 +328,12 @@ func (w *Worker) rules(f *flowT, nd *newData, toServer bool, v *verdict) {
 			in.StreamEnd = nd.final
 			w.rpkt.NoPayloadRules, w.rpkt.StreamAdded = nd.again, nd.added
 		}
-		if f.X.parser != nil {
-			w.txs = w.txs[:0]
-			for _, t := range f.X.parser.Txs() {
+		w.txs = w.txs[:0]
+		for _, parser := range [2]inspect.Parser{f.X.prev, f.X.parser} {
+			if parser == nil {
+				continue
+			}
+			for _, t := range parser.Txs() {
 				if d := dirIndex(toServer); t.Base().Inspected[d] && t.Complete(toServer) {
 					continue
 				}
@@ -413,6 +422,7 @@ func (w *Worker) fillPacket(f *flowT, toServer bool) {
 	}
 	r.FlowPackets, r.FlowBytes, r.FlowStart = f.Packets, f.Bytes, f.Start
 	r.App, r.AppToServer, r.AppToClient, r.AppChanged = x.app, x.appDir[0], x.appDir[1], x.appChanged
+	r.AppOrig = x.appOrig
 }
 
 var decoderEvents = func() (out [packet.EventLast]rule.Event) {

@@ -5,6 +5,7 @@ import (
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/dcerpc"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/dns"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/http"
+	"github.com/kadomori/kadomori/dataplane/internal/inspect/http2"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/krb5"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/mqtt"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/sip"
@@ -32,6 +33,11 @@ var protocols = [...]protocol{
 		app: rule.AppTLS, tcp: true,
 		probe: func(_ *inspect.Meta, toServer bool, b []byte) inspect.Certainty { return tls.Probe(toServer, b) },
 		new:   func(*Worker) inspect.Parser { return tls.New() },
+	},
+	{
+		app: rule.AppHTTP2, tcp: true,
+		probe: func(_ *inspect.Meta, toServer bool, b []byte) inspect.Certainty { return http2.Probe(toServer, b) },
+		new:   func(w *Worker) inspect.Parser { return http2.New(w.pool) },
 	},
 	{
 		app: rule.AppHTTP1, tcp: true,
@@ -176,7 +182,7 @@ func (w *Worker) takeParser(i int) inspect.Parser {
 func (w *Worker) putParser(p inspect.Parser) {
 	p.Reset()
 	for i := range protocols {
-		if protocols[i].app == p.App() {
+		if protocols[i].app == p.App() || protocols[i].app == rule.AppHTTP2 && p.App() == rule.AppDoH2 {
 			if len(w.parsers[i]) < 256 {
 				w.parsers[i] = append(w.parsers[i], p)
 			}

@@ -221,6 +221,10 @@ func (w *Worker) feed(f *flowT, s *flow.Stream, toServer, end bool) {
 	case st == inspect.Failed:
 		w.dropParser(f, false)
 	case st == inspect.Done:
+		if u, ok := x.parser.(inspect.Upgrader); ok && u.Upgraded() && x.prev == nil {
+			w.upgrade(f, s, toServer, end)
+			return
+		}
 		w.dropParser(f, true)
 	case len(s.Pending()) > flow.MaxPending:
 		n := len(s.Pending())
@@ -228,6 +232,19 @@ func (w *Worker) feed(f *flowT, s *flow.Stream, toServer, end bool) {
 		if x.parser.Gap(&x.meta, toServer, uint64(n)) != inspect.More {
 			w.dropParser(f, false)
 		}
+	}
+}
+
+// upgrade begins anew with another protocol; the old parser's transactions are matched and told until they are done.
+func (w *Worker) upgrade(f *flowT, s *flow.Stream, toServer, end bool) {
+	x := &f.X
+	x.parser.Finish()
+	x.prev, x.parser = x.parser, nil
+	x.appOrig = x.app
+	x.app, x.appDir, x.probeMask = rule.AppUnknown, [2]rule.App{}, 0
+	x.appChanged = true
+	if len(s.Pending()) > 0 {
+		w.parseStream(f, s, toServer, end)
 	}
 }
 

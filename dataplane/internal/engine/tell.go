@@ -345,8 +345,11 @@ func (w *Worker) endFlow(f *flowT, why flow.Reason) {
 	if !x.cut && !x.dropped {
 		w.lastLook(f)
 	}
-	if x.parser != nil && w.engine.cfg.Transactions {
-		for _, t := range x.parser.Txs() {
+	for _, parser := range [2]inspect.Parser{x.prev, x.parser} {
+		if parser == nil || !w.engine.cfg.Transactions {
+			continue
+		}
+		for _, t := range parser.Txs() {
 			w.pkt.Src, w.pkt.Dst, w.pkt.SrcPort, w.pkt.DstPort, w.pkt.Proto = f.Client, f.Server, f.ClientPort, f.ServerPort, f.Proto
 			w.tellFiles(f, t, true)
 			if b := t.Base(); b.Ready && !b.Logged {
@@ -397,6 +400,9 @@ func (w *Worker) endFlow(f *flowT, why flow.Reason) {
 	if x.parser != nil {
 		w.putParser(x.parser)
 	}
+	if x.prev != nil {
+		w.putParser(x.prev)
+	}
 	rules := x.rules
 	rules.Reset()
 	*x = flowExt{rules: rules}
@@ -433,8 +439,11 @@ func (w *Worker) lastLook(f *flowT) {
 	for _, toServer := range [2]bool{true, false} {
 		s := &f.TCP.Streams[dirIndex(toServer)]
 		open := f.Proto == packet.ProtoTCP && !s.Closed && s.Next() > s.Inspected
-		if f.X.parser != nil {
-			for _, t := range f.X.parser.Txs() {
+		for _, parser := range [2]inspect.Parser{f.X.prev, f.X.parser} {
+			if parser == nil {
+				continue
+			}
+			for _, t := range parser.Txs() {
 				open = open || !t.Base().Inspected[dirIndex(toServer)]
 			}
 		}
@@ -484,6 +493,9 @@ func (w *Worker) flowFinding(f *flowT) {
 	}
 	if x.app > rule.AppFailed {
 		w.fpkt.App = x.app.String()
+	}
+	if x.appOrig > rule.AppFailed {
+		w.fpkt.AppOrig = x.appOrig.String()
 	}
 	if x.device.Known {
 		if x.clientIsDev {

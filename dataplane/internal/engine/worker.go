@@ -22,6 +22,8 @@ const window = 2 << 10
 // flowExt is the engine's part of a flow.
 type flowExt struct {
 	parser     inspect.Parser
+	prev       inspect.Parser // before an upgrade
+	appOrig    rule.App
 	app        rule.App
 	appDir     [2]rule.App
 	appChanged bool

@@ -404,6 +404,9 @@ func (w *Writer) FlowEnd(f *finding.FlowEnd) {
 	} else if f.Packet.Proto == packet.ProtoTCP || f.Packet.Proto == packet.ProtoUDP {
 		b = appendString(b, "app_proto", "failed")
 	}
+	if f.Packet.AppOrig != "" {
+		b = appendString(b, "app_proto_orig", appName(f.Packet.AppOrig))
+	}
 	b = append(b, `,"flow":{`...)
 	b = appendCounts(b, &f.Counts)
 	b = append(b, `,"end":"`...)

@@ -81,6 +81,7 @@ type Packet struct {
 	FlowID    uint64
 	// ToServer: from the flow's originator.
 	ToServer bool
+	AppOrig  string // before an upgrade (CONNECT, STARTTLS, h2c); "" none
 	App      string // application protocol in Suricata's words: http, dns, tls, ...; "" unknown
 }
 

@@ -100,6 +100,12 @@ type Namer interface {
 	ServerName() []byte
 }
 
+// Upgrader is a Parser after which another protocol may begin on the same connection (101, CONNECT, STARTTLS).
+type Upgrader interface {
+	// Upgraded says that the bytes after those used are another protocol's.
+	Upgraded() bool
+}
+
 // Opaquer is a Parser whose payload becomes unreadable (encrypted) at some point.
 type Opaquer interface {
 	// Opaque says that what follows can't be inspected.

@@ -335,8 +335,8 @@ func (c *Call) Stub(toServer bool) rule.Value {
 }
 
 // Op gives the operation number.
-func (c *Call) Op(toServer bool) (uint64, rule.State) {
-	if !toServer || c.HasRequest && c.Request != typeRequest {
+func (c *Call) Op() (uint64, rule.State) {
+	if c.HasRequest && c.Request != typeRequest {
 		return 0, rule.Absent
 	}
 	if c.HasRequest {

@@ -192,9 +192,9 @@ func (t *Tx) Buffer(b rule.Buffer, toServer bool, n int) rule.Value {
 }
 
 // Number gives the operation.
-func (t *Tx) Number(k rule.Number, toServer bool, n int) (uint64, rule.State) {
+func (t *Tx) Number(k rule.Number, _ bool, n int) (uint64, rule.State) {
 	if k == rule.NumDCEOpnum && n == 0 {
-		return t.Op(toServer)
+		return t.Op()
 	}
 	return 0, rule.Absent
 }

@@ -75,6 +75,15 @@ func (t *Tx) AppendEVE(b []byte) []byte {
 	return append(b, '}')
 }
 
+// AppendPair writes a query and its answer as one object, as DNS over HTTP/2 is told; either may be nil.
+func AppendPair(b []byte, q, a *Tx) []byte {
+	t := a
+	if t == nil {
+		t = q
+	}
+	return t.AppendEVE(b)
+}
+
 func appendFlag(b []byte, key string, on bool) []byte {
 	if !on {
 		return b

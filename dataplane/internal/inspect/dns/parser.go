@@ -171,6 +171,14 @@ func (p *Parser) message(m *inspect.Meta, toServer bool, b []byte) {
 	tx.Ready = true
 }
 
+// Message parses one message that another protocol carries.
+func Message(b []byte, id uint64, now int64, toServer bool) *Tx {
+	t := &Tx{}
+	t.reset(id, now, rule.AppDNS, toServer)
+	t.parse(b)
+	return t
+}
+
 func (t *Tx) parse(b []byte) {
 	if len(b) < headerLen {
 		t.Malformed = true

@@ -11,7 +11,11 @@ func (t *Tx) EVEType() string { return "http" }
 
 // AppendEVE writes the extended http object.
 func (t *Tx) AppendEVE(b []byte) []byte {
-	b = append(b, '{')
+	return append(t.AppendFields(append(b, '{')), '}')
+}
+
+// AppendFields writes the members of the object.
+func (t *Tx) AppendFields(b []byte) []byte {
 	b = inspect.AppendField(b, "hostname", t.Host())
 	if h := t.req.find("host"); h != nil {
 		for i := len(h) - 1; i > 0; i-- {
@@ -31,15 +35,16 @@ func (t *Tx) AppendEVE(b []byte) []byte {
 	b = inspect.AppendField(b, "http_content_type", contentType(t.res.find("content-type")))
 	b = inspect.AppendField(b, "http_refer", t.req.find("referer"))
 	b = inspect.AppendField(b, "http_method", t.Method())
-	b = inspect.AppendField(b, "protocol", t.req.at(t.protocol))
+	if !t.h2 {
+		b = inspect.AppendField(b, "protocol", t.req.at(t.protocol))
+	}
 	if t.status > 0 {
 		b = strconv.AppendInt(inspect.AppendKey(b, "status"), int64(t.status), 10)
 		if t.status/100 == 3 {
 			b = inspect.AppendField(b, "redirect", t.res.find("location"))
 		}
 	}
-	b = strconv.AppendUint(inspect.AppendKey(b, "length"), t.res.bodyLen, 10)
-	return append(b, '}')
+	return strconv.AppendUint(inspect.AppendKey(b, "length"), t.res.bodyLen, 10)
 }
 
 func contentType(v []byte) []byte {

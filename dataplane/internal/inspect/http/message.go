@@ -138,7 +138,7 @@ func (m *message) headersEnd(tx *Tx, toServer bool) {
 		m.header = append(m.header, "\r\n"...)
 	}
 	m.names = append(m.names, "\r\n"...)
-	if v := m.find("content-length"); v != nil {
+	if v := m.find("content-length"); v != nil && !tx.h2 {
 		n, ok := contentLength(v)
 		if !ok {
 			tx.raise(eventBadContentLength)

@@ -253,6 +253,9 @@ func (p *Parser) Data(m *inspect.Meta, toServer bool, b []byte, end bool) (used 
 	for used < len(b) {
 		n, st := p.step(m, s, toServer, b[used:], end)
 		used += n
+		if st == inspect.Done {
+			return used, st
+		}
 		if st != inspect.More {
 			return len(b), st
 		}
@@ -274,7 +277,7 @@ func (p *Parser) Data(m *inspect.Meta, toServer bool, b []byte, end bool) (used 
 func (p *Parser) step(m *inspect.Meta, s *side, toServer bool, b []byte, end bool) (int, inspect.Status) {
 	switch s.phase {
 	case phaseTunnel:
-		return len(b), inspect.Done
+		return 0, inspect.Done
 	case phaseToEnd:
 		s.tx.body(p.mem, toServer, b)
 		return len(b), inspect.More

@@ -21,6 +21,7 @@ type Tx struct {
 	statMsg     span
 	status      int
 	http09      bool
+	h2          bool // filled by package http2
 	serverPort  uint16
 	events      []rule.Event
 	files       []*inspect.File

@@ -104,7 +104,7 @@ func (t *Tx) Number(k rule.Number, toServer bool, n int) (uint64, rule.State) {
 		return 2, rule.Done
 	case rule.NumDCEOpnum:
 		if t.hasCall && n == 0 {
-			return t.call.Op(toServer)
+			return t.call.Op()
 		}
 		if n > 0 || t.Ready {
 			return 0, rule.Absent

@@ -102,12 +102,12 @@ const resident = "1024"
 // gapLimit is what a test allows on a machine that runs other tests at once; the benchmark measures what a quiet one needs.
 const gapLimit = 250 * time.Millisecond
 
-func TestWireSurvivesSIGKILL(t *testing.T) { survive(t, syscall.SIGKILL) }
+func TestWireSurvivesSIGKILL(t *testing.T) { survive(t, syscall.SIGKILL, "gap_ms_sigkill") }
 
-func TestWireSurvivesSIGSEGV(t *testing.T) { survive(t, syscall.SIGSEGV) }
+func TestWireSurvivesSIGSEGV(t *testing.T) { survive(t, syscall.SIGSEGV, "gap_ms_sigsegv") }
 
 // survive ends the agent by a signal in the middle of a transfer and a voice-like stream of datagrams.
-func survive(t *testing.T, sig syscall.Signal) {
+func survive(t *testing.T, sig syscall.Signal, name string) {
 	w := newWireLab(t)
 	a := w.startAgent(t, "-resident", resident)
 	p := w.startProbe(t, 5*time.Millisecond)
@@ -124,6 +124,7 @@ func survive(t *testing.T, sig syscall.Signal) {
 	}
 	lost, _ := p.stop(t)
 	t.Logf("%v: longest gap %v, %d probes of 5 ms lost", sig, gap.Round(time.Millisecond/10), lost)
+	figure(t, name, milliseconds(gap))
 	if gap > gapLimit {
 		t.Errorf("gap %v", gap)
 	}
@@ -152,6 +153,7 @@ func TestWireSurvivesSIGSTOP(t *testing.T) {
 	}
 	lost, _ := p.stop(t)
 	t.Logf("SIGSTOP: longest gap %v, %d probes of 5 ms lost, told: %v for %v", gap.Round(time.Millisecond/10), lost, u.Cause, u.To.Sub(u.From))
+	figure(t, "gap_ms_sigstop", milliseconds(gap))
 	if gap > gapLimit {
 		t.Errorf("gap %v", gap)
 	}
@@ -181,6 +183,8 @@ func TestWireUpgrade(t *testing.T) {
 	}
 	lost, gap := p.stop(t)
 	t.Logf("upgrade: longest gap %v, %d probes lost", gap.Round(time.Millisecond/10), lost)
+	figure(t, "gap_ms_upgrade", milliseconds(gap))
+	figure(t, "upgrade_lost_packets", float64(lost))
 	if lost != 0 {
 		t.Errorf("%d probes lost", lost)
 	}

@@ -58,6 +58,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code) //nolint:forbidigo // TestMain is main
 }
 
+// labs numbers the labs of the process.
+var labs atomic.Int32
+
 func newWireLab(t testing.TB) *wireLab {
 	t.Helper()
 	if m := Missing(); m != "" {
@@ -70,7 +73,7 @@ func newWireLab(t testing.TB) *wireLab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := New("wire")
+	l, err := New(fmt.Sprint("wire", labs.Add(1)))
 	if err != nil {
 		t.Fatal(err)
 	}

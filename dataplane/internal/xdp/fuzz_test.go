@@ -13,7 +13,7 @@ import (
 	"github.com/kadomori/kadomori/dataplane/internal/wire"
 )
 
-var guestMAC, vendorMAC = [6]byte{2, 0, 0, 0, 0, 1}, [6]byte{2, 0, 0, 0, 0, 2}
+var guestMAC = [6]byte{2, 0, 0, 0, 0, 1}
 
 // loadModel gives program and model the same policy, in which everything that a frame of randomFrame says can matter.
 func loadModel(t testing.TB) (*Wire, *model) {

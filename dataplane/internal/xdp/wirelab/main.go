@@ -65,8 +65,17 @@ func (l *lab) print(v line) {
 }
 
 func run(args []string, in io.Reader, out io.Writer) error {
-	if len(args) > 0 && args[0] == "bench" {
-		return bench(args[1:], out)
+	if len(args) > 0 {
+		switch args[0] {
+		case "bench":
+			return bench(args[1:], out)
+		case "flood":
+			return flood(args[1:], out)
+		case "list":
+			return list(args[1:])
+		case "xdp-filter-fill":
+			return fillXDPFilter(args[1:])
+		}
 	}
 	var cfg xdp.Config
 	fs := flag.NewFlagSet("wirelab", flag.ContinueOnError)
@@ -190,6 +199,15 @@ func (l *lab) command(name string, args []string) (line, error) {
 		}
 		if name == "never" {
 			return line{Event: "set"}, l.wire.SetNeverBlock(ps)
+		}
+		return line{Event: "set"}, l.wire.SetBlockSets([]xdp.BlockSet{{ID: 1, Name: "lab", Prefixes: ps}})
+	case "block-file":
+		if len(args) != 1 {
+			break
+		}
+		ps, err := readList(args[0])
+		if err != nil {
+			return line{}, err
 		}
 		return line{Event: "set"}, l.wire.SetBlockSets([]xdp.BlockSet{{ID: 1, Name: "lab", Prefixes: ps}})
 	case "bypass":

@@ -159,13 +159,51 @@ func (p *Publisher) Approve(ctx context.Context, tx pgx.Tx, actor string, id int
 
 // Admit marks an appliance approved and publishes its first policy; the caller has checked that it may and writes the audit log.
 func (p *Publisher) Admit(ctx context.Context, tx pgx.Tx, clinic, id int32, actor string) error {
-	if _, err := tx.Exec(ctx, `UPDATE appliance SET state = 'approved' WHERE appliance_id = $1`, id); err != nil {
+	var replaces *int32
+	err := tx.QueryRow(ctx, `UPDATE appliance SET state = 'approved' WHERE appliance_id = $1 RETURNING replaces`, id).Scan(&replaces)
+	if err != nil {
 		return fmt.Errorf("approve appliance: %w", err)
+	}
+	if replaces != nil {
+		if err := p.retire(ctx, tx, actor, *replaces, id); err != nil {
+			return err
+		}
 	}
 	if _, err := p.Compile(ctx, tx, Scope{Appliance: id, Clinics: []int32{clinic}}, actor, "first policy"); err != nil {
 		return err
 	}
 	return Notify(ctx, tx, Notice{Appliances: []int32{id}, Forget: true})
+}
+
+// retire takes an appliance out of service whose place another took: the devices' names and the history stay with the clinic.
+func (p *Publisher) retire(ctx context.Context, tx pgx.Tx, actor string, old, by int32) error {
+	clinic, state, err := lock(ctx, tx, old)
+	if err != nil {
+		return err
+	}
+	if state == Retired {
+		return nil
+	}
+	if err := end(ctx, tx, old, Retired); err != nil {
+		return err
+	}
+	return audit.Append(ctx, tx, audit.Entry{
+		Actor: actor, Action: "appliance.retire", Target: target(old), Clinic: clinic, Reason: fmt.Sprintf("replaced by appliance %d", by), Detail: map[string]string{"was": state},
+	})
+}
+
+// end takes certificates, unused claims and connections from an appliance and gives it its last state.
+func end(ctx context.Context, tx pgx.Tx, id int32, state string) error {
+	for _, q := range []string{
+		`UPDATE certificate SET revoked_at = now() WHERE appliance_id = $1 AND revoked_at IS NULL AND $2 <> ''`,
+		`UPDATE claim SET expires_at = least(expires_at, now()) WHERE appliance_id = $1 AND $2 <> ''`,
+		`UPDATE appliance SET state = $2, connected = false WHERE appliance_id = $1`,
+	} {
+		if _, err := tx.Exec(ctx, q, id, state); err != nil {
+			return fmt.Errorf("end appliance: %w", err)
+		}
+	}
+	return Notify(ctx, tx, Notice{Appliances: []int32{id}, Forget: true, Disconnect: true})
 }
 
 // Revoke ends an appliance's identity: all its certificates, its unused claims, its connections (through the notice). tx is of the
@@ -185,16 +223,7 @@ func (p *Publisher) Revoke(ctx context.Context, tx pgx.Tx, actor string, id int3
 	case Pending, Claimed:
 		next = Rejected
 	}
-	for _, q := range []string{
-		`UPDATE certificate SET revoked_at = now() WHERE appliance_id = $1 AND revoked_at IS NULL AND $2 <> ''`,
-		`UPDATE claim SET expires_at = least(expires_at, now()) WHERE appliance_id = $1 AND $2 <> ''`,
-		`UPDATE appliance SET state = $2, connected = false WHERE appliance_id = $1`,
-	} {
-		if _, err := tx.Exec(ctx, q, id, next); err != nil {
-			return fmt.Errorf("revoke appliance: %w", err)
-		}
-	}
-	if err := Notify(ctx, tx, Notice{Appliances: []int32{id}, Forget: true, Disconnect: true}); err != nil {
+	if err := end(ctx, tx, id, next); err != nil {
 		return err
 	}
 	return audit.Append(ctx, tx, audit.Entry{

@@ -96,7 +96,7 @@ func (s *session) claimCommand() *cobra.Command {
 	f.StringVar(&in.Serial, "serial", "", "only hardware of this serial may use it")
 	f.BoolVar(&in.AutoApprove, "auto-approve", false, "let the appliance in at once")
 	f.DurationVar(&ttl, "ttl", 7*24*time.Hour, "how long it is valid")
-	return group("claim", "Enrolment claims", create)
+	return group("claim", "Enrolment claims", create, s.importCommand())
 }
 
 func applianceID(arg string) (int32, error) {
@@ -183,7 +183,7 @@ func (s *session) applianceCommand() *cobra.Command {
 	}
 	revoke.Flags().StringVar(&reason, "reason", "", "why (needed, written to the audit log)")
 	_ = revoke.MarkFlagRequired("reason")
-	return group("appliance", "Appliances", list, approve, revoke)
+	return group("appliance", "Appliances", list, approve, revoke, s.replaceCommand())
 }
 
 func (s *session) deviceCommand() *cobra.Command {

@@ -94,6 +94,8 @@ type Order struct {
 	TTL         time.Duration
 	AutoApprove bool
 	Serial      string
+	// Replaces is the appliance whose place the new one takes; clinic and (unless given) name are its. 0: none.
+	Replaces int32
 }
 
 // Issued is a new claim.
@@ -124,12 +126,17 @@ func (e *Enrolment) CreateClaim(ctx context.Context, actor string, o Order) (Iss
 	}
 	out := Issued{Text: c.Text(), Expires: e.Now().Add(o.TTL).Truncate(time.Second)}
 	err = e.DB.Fleet(ctx, actor, func(tx pgx.Tx) error {
+		if o.Replaces != 0 {
+			if err := predecessor(ctx, tx, &o); err != nil {
+				return err
+			}
+		}
 		if err := clinic.Require(ctx, tx, o.Clinic); err != nil {
 			return err
 		}
-		err := tx.QueryRow(ctx, `INSERT INTO appliance (clinic_id, name, serial, state)
-			SELECT clinic_id, coalesce(nullif($2, ''), '門守 ' || code), $3, 'claimed' FROM clinic WHERE clinic_id = $1 RETURNING appliance_id`,
-			o.Clinic, o.Name, o.Serial).Scan(&out.Appliance)
+		err := tx.QueryRow(ctx, `INSERT INTO appliance (clinic_id, name, serial, state, replaces)
+			SELECT clinic_id, coalesce(nullif($2, ''), '門守 ' || code), $3, 'claimed', nullif($4, 0) FROM clinic WHERE clinic_id = $1 RETURNING appliance_id`,
+			o.Clinic, o.Name, o.Serial, o.Replaces).Scan(&out.Appliance)
 		if err != nil {
 			return fmt.Errorf("create appliance: %w", err)
 		}
@@ -141,13 +148,35 @@ func (e *Enrolment) CreateClaim(ctx context.Context, actor string, o Order) (Iss
 		}
 		return audit.Append(ctx, tx, audit.Entry{
 			Actor: actor, Action: "claim.create", Target: fmt.Sprintf("claim:%d", out.ID), Clinic: o.Clinic,
-			Detail: map[string]any{"appliance": out.Appliance, "auto_approve": o.AutoApprove, "serial": o.Serial, "expires": out.Expires},
+			Detail: map[string]any{"appliance": out.Appliance, "auto_approve": o.AutoApprove, "serial": o.Serial, "expires": out.Expires, "replaces": o.Replaces},
 		})
 	})
 	if err != nil {
 		return Issued{}, err
 	}
 	return out, nil
+}
+
+// predecessor fills in what a replacement takes over. Errors: ErrInvalid.
+func predecessor(ctx context.Context, tx pgx.Tx, o *Order) error {
+	var at int32
+	var name, state string
+	err := tx.QueryRow(ctx, `SELECT clinic_id, name, state FROM appliance WHERE appliance_id = $1`, o.Replaces).Scan(&at, &name, &state)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return fmt.Errorf("%w: there is no appliance %d to replace", ErrInvalid, o.Replaces)
+	case err != nil:
+		return fmt.Errorf("look up appliance: %w", err)
+	case state == "retired" || state == "claimed":
+		return fmt.Errorf("%w: appliance %d is %s; there is nothing to replace", ErrInvalid, o.Replaces, state)
+	case o.Clinic != 0 && o.Clinic != at:
+		return fmt.Errorf("%w: appliance %d belongs to clinic %d, not %d", ErrInvalid, o.Replaces, at, o.Clinic)
+	}
+	o.Clinic = at
+	if o.Name == "" {
+		o.Name = name
+	}
+	return nil
 }
 
 // Hardware is what a box says of itself.

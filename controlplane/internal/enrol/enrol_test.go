@@ -278,6 +278,57 @@ func TestPendingApprovedRejectedAndRevoked(t *testing.T) {
 	}
 }
 
+func TestReplacementTakesOverAndRetiresTheOldBox(t *testing.T) {
+	t.Parallel()
+	d := newDesk(t)
+	ctx := context.Background()
+	secret, old := d.claim(t, Order{Name: "受付", AutoApprove: true})
+	r, err := d.Enrol(ctx, peer, secret, csr(t), Hardware{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	oldCert, err := x509.ParseCertificate(r.Identity.Certificates[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := d.CreateClaim(ctx, "tester", Order{Replaces: old.Appliance})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := claim.Parse(next.Text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := d.Enrol(ctx, peer, c.Secret[:], csr(t), Hardware{}); err != nil || r.State != appliance.Pending {
+		t.Fatalf("new box: %+v %v", r, err)
+	}
+	if _, err := d.Registry.Authorise(ctx, oldCert); err != nil {
+		t.Errorf("the old box is out before the new one is in: %v", err)
+	}
+	if err := d.db.Fleet(ctx, "tester", func(tx pgx.Tx) error { return d.publisher.Approve(ctx, tx, "tester", next.Appliance) }); err != nil {
+		t.Fatal(err)
+	}
+	d.Registry.Forget(old.Appliance)
+	if _, err := d.Registry.Authorise(ctx, oldCert); !errors.Is(err, pki.ErrRevoked) {
+		t.Errorf("the old box after its replacement: %v", err)
+	}
+	err = d.db.Fleet(ctx, "system:test", func(tx pgx.Tx) error {
+		list, err := appliance.List(ctx, tx, d.clinic, 0, 10, d.clock())
+		if err == nil && (len(list) != 2 || list[0].State != appliance.Retired || list[1].State != appliance.Approved || list[1].Name != "受付") {
+			t.Errorf("appliances %+v", list)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []Order{{Replaces: 999}, {Replaces: old.Appliance}, {Replaces: next.Appliance, Clinic: 999}} {
+		if _, err := d.CreateClaim(ctx, "tester", o); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%+v: %v", o, err)
+		}
+	}
+}
+
 func TestRenewalAsksForOwnIdentityOnly(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)

@@ -119,7 +119,7 @@ func (o *operatorService) CreateClaim(ctx context.Context, req *operatorv1.Creat
 	}
 	c, err := o.s.cfg.Enrolment.CreateClaim(ctx, caller(ctx).Name, enrol.Order{
 		Clinic: req.GetClinicId(), Name: req.GetApplianceName(), TTL: time.Duration(req.GetTtlS()) * time.Second,
-		AutoApprove: req.GetAutoApprove(), Serial: req.GetSerial(),
+		AutoApprove: req.GetAutoApprove(), Serial: req.GetSerial(), Replaces: req.GetReplaces(),
 	})
 	if err != nil {
 		return nil, err

@@ -536,7 +536,10 @@ type CreateClaimRequest struct {
 	// The appliance is approved at once when it shows the claim.
 	AutoApprove bool `protobuf:"varint,4,opt,name=auto_approve,json=autoApprove,proto3" json:"auto_approve,omitempty"`
 	// Only hardware of this serial may use it; empty: any.
-	Serial        string `protobuf:"bytes,5,opt,name=serial,proto3" json:"serial,omitempty"`
+	Serial string `protobuf:"bytes,5,opt,name=serial,proto3" json:"serial,omitempty"`
+	// The appliance that the new one replaces: it takes its clinic and name, and the old one is retired when the new one is let in.
+	// 0: none. clinic_id and appliance_name are taken from it then.
+	Replaces      int32 `protobuf:"varint,6,opt,name=replaces,proto3" json:"replaces,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -604,6 +607,13 @@ func (x *CreateClaimRequest) GetSerial() string {
 		return x.Serial
 	}
 	return ""
+}
+
+func (x *CreateClaimRequest) GetReplaces() int32 {
+	if x != nil {
+		return x.Replaces
+	}
+	return 0
 }
 
 type CreateClaimResponse struct {
@@ -4784,13 +4794,14 @@ const file_kadomori_operator_v1_operator_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"u\n" +
 	"\x13ListClinicsResponse\x126\n" +
 	"\aclinics\x18\x01 \x03(\v2\x1c.kadomori.operator.v1.ClinicR\aclinics\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa8\x01\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc4\x01\n" +
 	"\x12CreateClaimRequest\x12\x1b\n" +
 	"\tclinic_id\x18\x01 \x01(\x05R\bclinicId\x12%\n" +
 	"\x0eappliance_name\x18\x02 \x01(\tR\rapplianceName\x12\x13\n" +
 	"\x05ttl_s\x18\x03 \x01(\x03R\x04ttlS\x12!\n" +
 	"\fauto_approve\x18\x04 \x01(\bR\vautoApprove\x12\x16\n" +
-	"\x06serial\x18\x05 \x01(\tR\x06serial\"|\n" +
+	"\x06serial\x18\x05 \x01(\tR\x06serial\x12\x1a\n" +
+	"\breplaces\x18\x06 \x01(\x05R\breplaces\"|\n" +
 	"\x13CreateClaimResponse\x12\x14\n" +
 	"\x05claim\x18\x01 \x01(\tR\x05claim\x12\x19\n" +
 	"\bclaim_id\x18\x02 \x01(\x03R\aclaimId\x124\n" +

@@ -209,7 +209,7 @@ func (b *Box) Run(ctx context.Context) error {
 func (b *Box) ConnectNATS(opts ...nats.Option) (*nats.Conn, error) {
 	opts = append([]nats.Option{
 		nats.Secure(b.TLS()), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}), nats.CustomInboxPrefix(fmt.Sprintf("_INBOX.%d.%d", b.Clinic(), b.ID())), nats.RetryOnFailedConnect(true),
-		nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.ReconnectWait(2 * time.Second), nats.ReconnectJitter(time.Second, 10*time.Second),
+		nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.Timeout(20 * time.Second), nats.ReconnectWait(2 * time.Second), nats.ReconnectJitter(time.Second, 20*time.Second),
 	}, opts...)
 	nc, err := nats.Connect(b.id.GetNatsUrl(), opts...)
 	if err != nil {

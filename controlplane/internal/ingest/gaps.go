@@ -18,6 +18,7 @@ const (
 	causeUndeclared = "undeclared"
 	causeRefused    = "refused"
 	causeEnded      = "stream-ended"
+	causeRestored   = "restored" // the centre was restored to an older point, and the spool had forgotten it
 )
 
 const (
@@ -116,7 +117,7 @@ func openGaps(ctx context.Context, tx pgx.Tx) (map[key][]openGap, error) {
 }
 
 // wantedGaps are the holes below the highest number that was received, declared or refused, cut where the cause changes.
-func wantedGaps(l *ledger, reasons map[event.Range]string) []gap {
+func wantedGaps(l *ledger, restored uint64, reasons map[event.Range]string) []gap {
 	all := slices.Clone(l.got)
 	all.AddAll(l.declared)
 	all.AddAll(l.refused)
@@ -126,7 +127,11 @@ func wantedGaps(l *ledger, reasons map[event.Range]string) []gap {
 	missing := event.Ranges{{Lo: 1, Hi: all.Top()}}.Minus(l.got)
 	var out []gap
 	for _, r := range missing.Minus(l.declared).Minus(l.refused) {
-		out = append(out, gap{r, causeUndeclared})
+		cause := causeUndeclared
+		if restored >= r.Lo && restored <= r.Hi {
+			cause = causeRestored
+		}
+		out = append(out, gap{r, cause})
 	}
 	inside := func(set event.Ranges) event.Ranges { return missing.Minus(missing.Minus(set)) }
 	for _, r := range inside(l.refused) {
@@ -155,8 +160,13 @@ func (in *Ingest) sweepStream(ctx context.Context, tx pgx.Tx, k key, l *ledger, 
 			return err
 		}
 	}
+	var restored uint64
+	if err := tx.QueryRow(ctx, "SELECT coalesce(restored_top, 0) FROM event_ledger WHERE appliance_id = $1 AND stream_id = $2",
+		k.appliance, k.stream).Scan(&restored); err != nil {
+		return fmt.Errorf("read ledger: %w", err)
+	}
 	wanted := map[gap]bool{}
-	for _, g := range wantedGaps(l, reasons) {
+	for _, g := range wantedGaps(l, restored, reasons) {
 		wanted[g] = true
 	}
 	var closed []openGap

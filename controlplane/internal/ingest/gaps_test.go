@@ -123,3 +123,18 @@ func TestDailySumsFollowJapanTime(t *testing.T) {
 		t.Errorf("clock offset = %d ms, want -1500", got)
 	}
 }
+
+func TestEvidenceRestoreToAnOlderPointIsANamedGap(t *testing.T) {
+	c := newCentre(t)
+	c.start(t)
+	s := newStream(1, 1)
+	c.publish(t, s, alerts(1, 50)...)
+	c.drained(t)
+	// As backup.Restore marks the ledger; the box had forgotten up to 100, which the lost database had.
+	if _, err := c.db.Ingest.Exec(testContext(t), "UPDATE event_ledger SET restored_top = upper(got)"); err != nil {
+		t.Fatal(err)
+	}
+	c.publish(t, s, alerts(101, 150)...)
+	c.drained(t)
+	c.waitGaps(t, "51 100 restored 00:50 01:41 open")
+}

@@ -47,6 +47,29 @@ func Migrate(ctx context.Context, dsn string) error {
 	return nil
 }
 
+// MakeRoles makes the roles that the schema's grants name, where they are missing; a dump of the database doesn't hold them. The first
+// migration does the same.
+func MakeRoles(ctx context.Context, conn *pgx.Conn) error {
+	for _, r := range []struct{ name, attributes string }{
+		{RoleApp, "LOGIN NOINHERIT"}, {RoleFleet, "NOLOGIN"}, {RoleIngest, "LOGIN BYPASSRLS"}, {RoleReporter, "LOGIN"},
+	} {
+		var there bool
+		if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", r.name).Scan(&there); err != nil {
+			return fmt.Errorf("make roles: %w", err)
+		}
+		if there {
+			continue
+		}
+		if _, err := conn.Exec(ctx, "CREATE ROLE "+r.name+" "+r.attributes); err != nil {
+			return fmt.Errorf("make role %s: %w", r.name, err)
+		}
+	}
+	if _, err := conn.Exec(ctx, "GRANT "+RoleFleet+" TO "+RoleApp); err != nil {
+		return fmt.Errorf("make roles: %w", err)
+	}
+	return nil
+}
+
 func migrateOurs(ctx context.Context, dsn string) (err error) {
 	dir, err := fs.Sub(migrations, "migrations")
 	if err != nil {

@@ -8,6 +8,9 @@ ALTER TABLE event ADD COLUMN clock_offset_ms int;
 CREATE INDEX event_stream ON event (appliance_id, stream_id) WHERE kind IN ('stream_start','spool_gap');
 CREATE INDEX event_received ON event USING brin (received_at);
 
+-- Set by a restore from a backup: the first number that the backup doesn't have. A gap there is told as one of the restore.
+ALTER TABLE event_ledger ADD COLUMN restored_top bigint;
+
 -- A range of numbers that is missing. A hole must be seen twice by the sweep (some seconds) before it is confirmed: batches that are
 -- written side by side make holes that close by themselves. A gap that is filled in part is closed as split, and its rests follow it.
 CREATE TABLE event_gap (
@@ -17,7 +20,7 @@ CREATE TABLE event_gap (
   stream_id    uuid NOT NULL,
   from_seq     bigint NOT NULL,
   to_seq       bigint,        -- inclusive; NULL: the stream ended and nobody knows how many there were
-  cause        text NOT NULL, -- undeclared; as the box declared: full, corrupt, unreadable, queue; refused (dead letter); stream-ended
+  cause        text NOT NULL, -- undeclared; as the box declared: full, corrupt, unreadable, queue; refused (dead letter); restored; stream-ended
   from_t       timestamptz,   -- box time of the last event before; NULL: none
   to_t         timestamptz,   -- box time of the first event after
   confirmed    boolean NOT NULL DEFAULT false,
@@ -150,7 +153,7 @@ GRANT DELETE ON event, traffic_hourly, traffic_daily, finding_daily, coverage_ho
 
 -- Confirmed gaps; lost is NULL when nobody knows.
 CREATE VIEW report_gap WITH (security_barrier) AS
-  SELECT clinic_id, gap_id, appliance_id, stream_id, from_seq, to_seq, to_seq - from_seq + 1 AS lost, cause, cause NOT IN ('undeclared','refused') AS declared,
+  SELECT clinic_id, gap_id, appliance_id, stream_id, from_seq, to_seq, to_seq - from_seq + 1 AS lost, cause, cause NOT IN ('undeclared','refused','restored') AS declared,
          from_t, to_t, opened_at, closed_at, closed_as
   FROM event_gap WHERE confirmed AND clinic_id = ANY ((SELECT kadomori_clinics())::int[]);
 CREATE VIEW report_traffic_daily WITH (security_barrier) AS

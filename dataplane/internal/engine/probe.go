@@ -10,6 +10,7 @@ import (
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/mqtt"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/sip"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/smb"
+	"github.com/kadomori/kadomori/dataplane/internal/inspect/smtp"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/snmp"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/ssh"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/tls"
@@ -53,6 +54,13 @@ var protocols = [...]protocol{
 		app: rule.AppDCERPC, tcp: true, udp: true,
 		probe: func(m *inspect.Meta, _ bool, b []byte) inspect.Certainty { return dcerpc.Probe(b, m.UDP) },
 		new:   func(*Worker) inspect.Parser { return dcerpc.New() },
+	},
+	{
+		app: rule.AppSMTP, tcp: true,
+		probe: func(m *inspect.Meta, toServer bool, b []byte) inspect.Certainty {
+			return smtp.Probe(toServer, b, m.ServerPort)
+		},
+		new: func(w *Worker) inspect.Parser { return smtp.New(w.pool) },
 	},
 	{
 		app: rule.AppSSH, tcp: true,

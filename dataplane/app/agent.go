@@ -250,7 +250,7 @@ func (a *agent) flush() error {
 
 // loadIdentity reads who the box is; a box that was never enrolled has none yet.
 func (a *agent) loadIdentity() error {
-	id, err := enrol.Load(a.cfg.identityDir())
+	id, err := enrol.Load(a.cfg.identityDir(), a.cfg.keyStore())
 	if errors.Is(err, enrol.ErrNone) {
 		a.log.Info("appliance is not enrolled yet", "claim_file", a.cfg.ClaimFile)
 		return nil
@@ -475,7 +475,7 @@ func (a *agent) enrol(ctx context.Context) *enrol.Identity {
 func (a *agent) enrolConfig(text string) enrol.Config {
 	return enrol.Config{
 		Dir: a.cfg.identityDir(), Claim: text, Serial: firmware(a.cfg.Serial, "product_serial"), Model: firmware(a.cfg.Model, "product_name"),
-		Version: Version, Log: a.log,
+		Version: Version, Keys: a.cfg.keyStore(), Log: a.log,
 	}
 }
 

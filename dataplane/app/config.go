@@ -17,6 +17,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/kadomori/kadomori/dataplane/internal/enrol"
 )
 
 // Version of the agent; main sets it from the build.
@@ -50,6 +52,8 @@ type Config struct {
 	Model  string      `yaml:"model"`
 	Spool  SpoolConfig `yaml:"spool"`
 	Log    LogConfig   `yaml:"log"`
+	// Keys says where the private key is kept.
+	Keys Keys `yaml:"keys"`
 	// Management is how the box reaches the control plane.
 	Management Management `yaml:"management"`
 	// SelfTestEvery is the time between two synthetic detections; 0 means 24h.
@@ -76,6 +80,14 @@ type LogConfig struct {
 	Level string `yaml:"level"`
 	// Format is text (default) or json.
 	Format string `yaml:"format"`
+}
+
+// Keys says where the private key is kept.
+type Keys struct {
+	// Store is auto (default: the TPM when there is one), tpm or file.
+	Store string `yaml:"store"`
+	// Device is the TPM's; "" means /dev/tpmrm0.
+	Device string `yaml:"device"`
 }
 
 // Management is how the box reaches the control plane.
@@ -133,6 +145,7 @@ func (c *Config) validate() error {
 	c.PinDir = cmp.Or(c.PinDir, "/sys/fs/bpf/kadomori")
 	c.Mode = cmp.Or(c.Mode, "inline")
 	c.Attach = cmp.Or(c.Attach, "auto")
+	c.Keys.Store = cmp.Or(c.Keys.Store, "auto")
 	c.Log.Level = cmp.Or(c.Log.Level, "info")
 	c.Log.Format = cmp.Or(c.Log.Format, "text")
 	c.SelfTestEvery = cmp.Or(c.SelfTestEvery, Duration(24*time.Hour))
@@ -145,6 +158,8 @@ func (c *Config) validate() error {
 		return fmt.Errorf("mode: %q is neither inline nor tap", c.Mode)
 	case c.Attach != "auto" && c.Attach != "native" && c.Attach != "generic":
 		return fmt.Errorf("attach: %q is none of auto, native, generic", c.Attach)
+	case c.Keys.Store != "auto" && c.Keys.Store != "tpm" && c.Keys.Store != "file":
+		return fmt.Errorf("keys.store: %q is none of auto, tpm, file", c.Keys.Store)
 	case c.Mode == "tap" && c.Ports.WAN != "":
 		return errors.New("ports.wan: there is none in tap mode")
 	case c.Ports.LAN != "" && c.Ports.LAN == c.Ports.WAN:
@@ -180,6 +195,10 @@ func (c *Config) checkPorts() error {
 		return errors.New("ports.wan: no interface given")
 	}
 	return nil
+}
+
+func (c *Config) keyStore() enrol.KeyStore {
+	return enrol.KeyStore{Kind: c.Keys.Store, Device: c.Keys.Device}
 }
 
 func (c *Config) identityDir() string { return filepath.Join(c.StateDir, "identity") }

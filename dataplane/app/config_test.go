@@ -20,6 +20,7 @@ func TestConfigTellsWhatIsWrongAndWhere(t *testing.T) {
 		"same port":          {"ports: {lan: eth0, wan: eth0}\n", "both"},
 		"tap with wan":       {"mode: tap\nports: {lan: a, wan: b}\n", "ports.wan"},
 		"queues":             {"queues: 17\n", "queues"},
+		"key store":          {"keys: {store: hsm}\n", "keys.store"},
 		"small spool":        {"spool: {max_bytes: 5}\n", "spool.max_bytes"},
 		"log level":          {"log: {level: loud}\n", "log.level"},
 		"log format":         {"log: {format: xml}\n", "log.format"},

@@ -88,7 +88,7 @@ func enrollCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if id, err := enrol.Load(cfg.identityDir()); err == nil {
+			if id, err := enrol.Load(cfg.identityDir(), cfg.keyStore()); err == nil {
 				return fmt.Errorf("enrol: this is appliance %d of clinic %d already; remove %s to begin anew", id.Appliance(), id.Clinic(), cfg.identityDir())
 			} else if !errors.Is(err, enrol.ErrNone) {
 				return err

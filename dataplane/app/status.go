@@ -38,9 +38,11 @@ type Status struct {
 	// Enrolment says why the box is not enrolled; empty when it is.
 	Enrolment string    `json:"enrolment,omitempty"`
 	NotAfter  time.Time `json:"certificate_not_after,omitzero"`
-	StreamID  string    `json:"stream_id"`
-	LastSeq   uint64    `json:"last_seq"`
-	Committed uint64    `json:"committed_through"`
+	// KeyInTPM says that the private key is in a TPM.
+	KeyInTPM  bool   `json:"key_in_tpm"`
+	StreamID  string `json:"stream_id"`
+	LastSeq   uint64 `json:"last_seq"`
+	Committed uint64 `json:"committed_through"`
 	// Uplink and Fleet are connected, disconnected, or none.
 	Uplink        string `json:"uplink"`
 	ControlPlane  string `json:"control_plane"`
@@ -100,7 +102,7 @@ func (a *agent) status() Status {
 	s.Enrolment = a.linkErr
 	a.mu.Unlock()
 	if id != nil {
-		s.Enrolled, s.Enrolment = true, ""
+		s.Enrolled, s.Enrolment, s.KeyInTPM = true, "", id.InTPM()
 		s.Clinic, s.Appliance, s.NotAfter = id.Clinic(), id.Appliance(), id.NotAfter()
 	} else {
 		s.Enrolment = cmp.Or(s.Enrolment, "waiting for the control plane")

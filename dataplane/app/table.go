@@ -119,7 +119,11 @@ func writeStatus(w io.Writer, s *Status) error {
 	t.row("watch", "%s%s", s.ControlPlane, fleetText(s))
 	t.row("uplink", "%s%s", s.Uplink, uplinkText(s))
 	if s.Enrolled {
-		t.row("certificate", "until %s", s.NotAfter.Local().Format(time.DateTime))
+		key := "file"
+		if s.KeyInTPM {
+			key = "TPM"
+		}
+		t.row("certificate", "until %s, key in %s", s.NotAfter.Local().Format(time.DateTime), key)
 	}
 
 	t.section("BUNDLES")

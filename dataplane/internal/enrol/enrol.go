@@ -41,6 +41,8 @@ type Config struct {
 	Dir string
 	// Claim is the claim's text.
 	Claim string
+	// Keys says where a new key is made.
+	Keys KeyStore
 	// Serial, Model and Version describe the box; empty when unknown.
 	Serial, Model, Version string
 	// Wait is the first wait between two calls while the approval is pending or the server is away; it doubles up to 16 times
@@ -61,7 +63,7 @@ func Enrol(ctx context.Context, cfg Config) (*Identity, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read claim: %w", err)
 	}
-	key, err := keyOf(cfg.Dir)
+	key, err := cfg.Keys.keyOf(cfg.Dir)
 	if err != nil {
 		return nil, err
 	}

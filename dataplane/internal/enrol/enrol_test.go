@@ -175,7 +175,7 @@ func (c *centre) set(fn func()) {
 func TestClaimBecomesAnIdentityThatSurvivesARestart(t *testing.T) {
 	c := startCentre(t)
 	dir := filepath.Join(t.TempDir(), "identity")
-	if _, err := Load(dir); !errors.Is(err, ErrNone) {
+	if _, err := Load(dir, KeyStore{Kind: "file"}); !errors.Is(err, ErrNone) {
 		t.Fatalf("Load of nothing = %v", err)
 	}
 	id, err := Enrol(t.Context(), Config{Dir: dir, Claim: c.claim.Text(), Serial: "S1", Model: "M1", Version: "v"})
@@ -191,7 +191,7 @@ func TestClaimBecomesAnIdentityThatSurvivesARestart(t *testing.T) {
 			t.Errorf("%s: mode %v, %v", name, st.Mode(), err)
 		}
 	}
-	again, err := Load(dir)
+	again, err := Load(dir, KeyStore{Kind: "file"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -270,7 +270,7 @@ func TestErrorsSayWhatIsWrong(t *testing.T) {
 			if err == nil || (tc.want != nil && !errors.Is(err, tc.want)) {
 				t.Fatalf("Enrol = %v, want %v", err, tc.want)
 			}
-			if _, err := Load(dir); !errors.Is(err, ErrNone) {
+			if _, err := Load(dir, KeyStore{Kind: "file"}); !errors.Is(err, ErrNone) {
 				t.Errorf("something half-applied: %v", err)
 			}
 		})
@@ -281,7 +281,7 @@ func TestErrorsSayWhatIsWrong(t *testing.T) {
 		if _, err := Enrol(t.Context(), Config{Dir: dir, Claim: c.claim.Text()}); err == nil || !strings.Contains(err.Error(), "another key") {
 			t.Errorf("Enrol = %v", err)
 		}
-		if _, err := Load(dir); !errors.Is(err, ErrNone) {
+		if _, err := Load(dir, KeyStore{Kind: "file"}); !errors.Is(err, ErrNone) {
 			t.Errorf("something half-applied: %v", err)
 		}
 	})
@@ -312,7 +312,7 @@ func TestCertificateIsRenewedAtHalfOfItsLife(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	stored, err := Load(id.dir)
+	stored, err := Load(id.dir, KeyStore{Kind: "file"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -349,7 +349,7 @@ func TestDamagedIdentityIsNamed(t *testing.T) {
 			if err := tc.change(dir); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), tc.want) {
+			if _, err := Load(dir, KeyStore{Kind: "file"}); err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("Load = %v, want it to name %q", err, tc.want)
 			}
 		})
@@ -377,13 +377,13 @@ func FuzzLoadIdentity(f *testing.F) {
 	f.Add([]byte("{"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		dir := t.TempDir()
-		if _, err := keyOf(dir); err != nil {
+		if _, err := (KeyStore{Kind: "file"}).keyOf(dir); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.WriteFile(filepath.Join(dir, identityFile), b, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Load(dir); err == nil {
+		if _, err := Load(dir, KeyStore{Kind: "file"}); err == nil {
 			t.Errorf("an identity that no authority made was taken: %s", fmt.Sprintf("%.200q", b))
 		}
 	})

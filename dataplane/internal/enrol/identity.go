@@ -4,6 +4,7 @@
 package enrol
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -42,8 +43,18 @@ type Identity struct {
 	cert  atomic.Pointer[tls.Certificate]
 }
 
+// KeyStore says where the private key is kept.
+type KeyStore struct {
+	// Kind is "file" (mode 0600), "tpm", or "auto" and "": the TPM when there is one. A key that exists stays where it is.
+	Kind string
+	// Device is the TPM's; "" means /dev/tpmrm0. The socket of a software TPM works too.
+	Device string
+}
+
+func (k KeyStore) device() string { return cmp.Or(k.Device, "/dev/tpmrm0") }
+
 // Load reads the identity from dir. Errors: ErrNone when the box was never enrolled; what is damaged, with its file.
-func Load(dir string) (*Identity, error) {
+func Load(dir string, keys KeyStore) (*Identity, error) {
 	b, err := os.ReadFile(filepath.Join(dir, identityFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNone
@@ -55,7 +66,7 @@ func Load(dir string) (*Identity, error) {
 	if err := protojson.Unmarshal(b, p); err != nil {
 		return nil, fmt.Errorf("read identity %s: %w", filepath.Join(dir, identityFile), err)
 	}
-	key, err := loadKey(dir)
+	key, err := keys.load(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -199,11 +210,44 @@ func loadKey(dir string) (crypto.Signer, error) {
 	return key, nil
 }
 
+// load returns the key that exists: in the TPM or in a file.
+func (k KeyStore) load(dir string) (crypto.Signer, error) {
+	key, err := loadTPMKey(dir, k.device())
+	if err == nil {
+		return key, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return loadKey(dir)
+}
+
+// InTPM says whether the private key is in a TPM.
+func (id *Identity) InTPM() bool {
+	_, ok := id.key.(*tpmKey)
+	return ok
+}
+
 // keyOf returns the box's key, made when there is none.
-func keyOf(dir string) (crypto.Signer, error) {
-	key, err := loadKey(dir)
+func (k KeyStore) keyOf(dir string) (crypto.Signer, error) {
+	key, err := k.load(dir)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return key, err
+	}
+	switch k.Kind {
+	case "tpm":
+		return createTPMKey(dir, k.device())
+	case "auto", "":
+		if _, err := os.Stat(k.device()); err == nil {
+			key, err := createTPMKey(dir, k.device())
+			if err == nil {
+				return key, nil
+			}
+			// A TPM that is there and does not work must not keep the box out; that the key is in a file is told in status.
+		}
+	case "file":
+	default:
+		return nil, fmt.Errorf("key store %q is none of auto, tpm, file", k.Kind)
 	}
 	fresh, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

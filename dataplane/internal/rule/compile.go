@@ -165,7 +165,7 @@ func (s *Set) Shared() *Shared { return s.shared }
 // Close lets go of the databases; their memory is freed when no Matcher uses them any more.
 func (s *Set) Close() {}
 
-// Compile builds a Set. Rules it can't honour are left out and listed by Refused; an error means that nothing could be
+// Compile builds a Set. Of rules with the same gid and sid, as two files may have them, the highest revision counts. Rules it can't honour are left out and listed by Refused; an error means that nothing could be
 // built (a bad threshold file, the pattern library out of memory).
 func Compile(rules []*Rule, opt CompileOptions) (*Set, error) {
 	s := &Set{opt: opt, shared: opt.Shared}
@@ -175,7 +175,7 @@ func Compile(rules []*Rule, opt CompileOptions) (*Set, error) {
 	vars := maps.Clone(DefaultVars)
 	maps.Copy(vars, opt.Vars)
 	rs := newResolver(vars)
-	for _, r := range rules {
+	for _, r := range newest(rules) {
 		c, err := s.resolve(rs, r)
 		if err != nil {
 			e := &Error{File: r.File, Line: r.Line, SID: r.SID, Reason: err.Error()}
@@ -209,6 +209,27 @@ func Compile(rules []*Rule, opt CompileOptions) (*Set, error) {
 		s.stats.Bytes += g.db.Size()
 	}
 	return s, nil
+}
+
+// newest leaves out rules that a later file has in a higher revision, and those that come again in the same one.
+func newest(rules []*Rule) []*Rule {
+	best := make(map[[2]uint32]*Rule, len(rules))
+	for _, r := range rules {
+		k := [2]uint32{r.GID, r.SID}
+		if b := best[k]; b == nil || r.Rev > b.Rev {
+			best[k] = r
+		}
+	}
+	if len(best) == len(rules) {
+		return rules
+	}
+	out := make([]*Rule, 0, len(best))
+	for _, r := range rules {
+		if best[[2]uint32{r.GID, r.SID}] == r {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 // resolve makes the compiled form of a rule.

@@ -270,11 +270,41 @@ func (m *Matcher) judge(res *Result) {
 		} else {
 			ok, kind = m.txRule(r, m.in.Txs[tx]), ByTx
 		}
-		if !ok {
+		if !ok || m.toldBefore(r, kind) {
 			continue
 		}
 		m.matched(r, kind, tx, res)
 	}
+	if f := m.in.Flow; f != nil && len(m.in.Stream) > 0 {
+		f.credits[m.dir] = f.credits[m.dir][:0]
+	}
+}
+
+// maxCredits bounds the rules of which a flow remembers that a packet matched them.
+const maxCredits = 32
+
+// toldBefore says whether a match in the stream is the one that a packet gave a moment ago: rules with offset or depth look
+// at a packet when it comes and at the stream when its bytes are acknowledged.
+func (m *Matcher) toldBefore(c *crule, kind Kind) bool {
+	f := m.in.Flow
+	if f == nil || !c.useStream || !c.usePacket || len(c.payload) == 0 || len(c.parts) > 0 {
+		return false
+	}
+	list := &f.credits[m.dir]
+	switch kind {
+	case ByStream:
+		for _, r := range *list {
+			if r == c.r {
+				return true
+			}
+		}
+	case ByPacket:
+		if m.in.Packet.StreamAdded && len(m.in.Stream) == 0 && len(*list) < maxCredits {
+			*list = append(*list, c.r)
+		}
+	case ByTx:
+	}
+	return false
 }
 
 // packetRule judges a rule about a packet or the stream.

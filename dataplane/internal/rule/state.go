@@ -50,8 +50,9 @@ type FlowState struct {
 	bits    []uint32 // numbers of the names that are set; few, so a linear search
 	ints    []flowInt
 	vars    []FlowVar
-	pktVars []FlowVar // of the last packet
-	ipOnly  [2]bool   // rules about addresses alone were judged in this direction
+	pktVars []FlowVar  // of the last packet
+	credits [2][]*Rule // rules that a packet matched whose bytes the stream has not shown yet
+	ipOnly  [2]bool    // rules about addresses alone were judged in this direction
 	passed  bool
 	dropped bool
 	// counted by threshold types that track by flow
@@ -102,6 +103,7 @@ func (f *FlowState) Reset() {
 	f.thresholds = f.thresholds[:0]
 	f.pktVars = f.pktVars[:0]
 	f.ipOnly = [2]bool{}
+	f.credits[0], f.credits[1] = f.credits[0][:0], f.credits[1][:0]
 	f.passed, f.dropped = false, false
 }
 

@@ -31,7 +31,7 @@ func main() {
 type config struct {
 	cases, corpus, only, jsonFile, known, failures, agent string
 	jobs                                                  int
-	strict                                                bool
+	strict, attacks                                       bool
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
@@ -47,6 +47,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	f.StringVar(&c.agent, "agent", "", "kadomori-agent to test; this program's own when empty")
 	f.IntVar(&c.jobs, "jobs", runtime.GOMAXPROCS(0), "cases at a time")
 	f.BoolVar(&c.strict, "strict", true, "fail when a case fails that the list of known failures doesn't name")
+	f.BoolVar(&c.attacks, "attacks", true, "run the corpus's rule set on its captures of attacks and of benign traffic too (minutes)")
 	if err := f.Parse(args); err != nil {
 		return 2
 	}
@@ -109,7 +110,38 @@ func (c *config) run(ctx context.Context, out io.Writer) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return c.tell(rep, out)
+	err = c.tell(rep, out)
+	if c.corpus != "" && c.attacks {
+		err = errors.Join(err, c.captures(ctx, &agent, out))
+	}
+	return err
+}
+
+// captures runs the full rule set on the folder's captures of attacks and of benign traffic.
+func (c *config) captures(ctx context.Context, agent *conformance.Agent, out io.Writer) error {
+	found, err := conformance.FindCaptures(filepath.Join(c.corpus, "attacks"))
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	tmp, err := os.MkdirTemp("", "conformance-*")
+	if err != nil {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(tmp) }()
+	rules, err := conformance.UnpackRules(filepath.Join(c.corpus, "rules"), tmp)
+	if err != nil {
+		return err
+	}
+	class := filepath.Join(c.corpus, "rules", "classification.config")
+	if _, err := os.Stat(class); err != nil {
+		class = ""
+	}
+	agent.RunCaptures(ctx, found, rules, class, filepath.Join(tmp, "cache"), c.jobs)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	say(out)
+	return conformance.PrintCaptures(out, found)
 }
 
 // all runs the cases, some at a time, and keeps their order.

@@ -1,4 +1,4 @@
-// Program kadomori is the operator's command line.
+// Command kadomori is the operator's command line.
 package main
 
 import (

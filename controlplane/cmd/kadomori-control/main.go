@@ -1,4 +1,4 @@
-// Program kadomori-control is the control plane: it serves appliances, operators and the console.
+// Command kadomori-control is the control plane: it serves appliances, operators and the console.
 package main
 
 import (

@@ -1,4 +1,4 @@
-// Program kadomori-fleetbench measures a control plane under a simulated fleet and writes the figures as JSON.
+// Command kadomori-fleetbench measures a control plane under a simulated fleet and writes the figures as JSON.
 package main
 
 import (

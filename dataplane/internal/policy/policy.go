@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"sync"
 	"time"
@@ -38,6 +39,9 @@ type Config struct {
 	Fetch func(ctx context.Context, digest [sha256.Size]byte, offset, size uint64, w io.Writer) error
 	// Apply makes what was compiled the running policy, all or nothing.
 	Apply func(*Compiled) error
+	// Spread is the longest random wait before a large shared bundle is fetched, so that a fleet does not fetch it in one second;
+	// 0 means 30 s. A box that has none yet does not wait.
+	Spread time.Duration
 	// Test replays a self-test on what was compiled, before it is applied; nil: none.
 	Test func(*Compiled) error
 	// Probe reaches the control plane over a connection made anew; nil: bundles are not put on trial.
@@ -75,6 +79,21 @@ type slot struct {
 	reason  string
 }
 
+// spreadSize is the content from which on a shared bundle's fetch is spread over the fleet, in bytes.
+const spreadSize = 64 << 10
+
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the turn to fetch: %w", ctx.Err())
+	case <-t.C:
+		return nil
+	}
+}
+
 // kindsInOrder is the order in which bundles of one message are taken: signatures first, so that a policy may use new lists.
 var kindsInOrder = []bundlev1.Kind{bundlev1.Kind_KIND_SIGNATURE, bundlev1.Kind_KIND_POLICY}
 
@@ -86,6 +105,7 @@ func New(cfg Config) (*Manager, error) {
 	case cfg.Keys == nil || cfg.Apply == nil:
 		return nil, errors.New("new policy manager: Keys and Apply are required")
 	}
+	cfg.Spread = cmp.Or(cfg.Spread, 30*time.Second)
 	cfg.Grace = cmp.Or(cfg.Grace, 5*time.Minute)
 	cfg.GiveUp = cmp.Or(cfg.GiveUp, time.Hour)
 	if cfg.Log == nil {
@@ -306,6 +326,11 @@ func (m *Manager) take(ctx context.Context, env *bundlev1.Envelope, man *bundlev
 	}
 	if len(man.GetSha256()) != sha256.Size {
 		return false, fmt.Errorf("manifest's digest has %d bytes, want %d", len(man.GetSha256()), sha256.Size)
+	}
+	if s.active != nil && man.GetAudience() == sign.Fleet && man.GetSize() > spreadSize {
+		if err := pause(ctx, rand.N(m.cfg.Spread)); err != nil { //nolint:gosec // spreads load, no secret
+			return false, err
+		}
 	}
 	content, err := m.fetch(ctx, man)
 	if err != nil {

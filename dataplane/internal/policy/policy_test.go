@@ -67,7 +67,7 @@ func (w *world) manager() *Manager {
 			w.applied = append(w.applied, c)
 			return nil
 		},
-		Options: Options{Inline: true}, Probe: w.probe, Test: w.test, Grace: 60 * time.Millisecond, GiveUp: time.Minute,
+		Options: Options{Inline: true}, Probe: w.probe, Test: w.test, Spread: time.Millisecond, Grace: 60 * time.Millisecond, GiveUp: time.Minute,
 		Now: func() time.Time {
 			if w.now.IsZero() {
 				return time.Now()
@@ -547,4 +547,28 @@ func FuzzDesired(f *testing.F) {
 			t.Errorf("version %d became active", v)
 		}
 	})
+}
+
+func TestLargeSharedBundlesAreFetchedInTurn(t *testing.T) {
+	w := newWorld(t)
+	m := w.manager()
+	m.cfg.Spread = time.Hour
+	large := func(v uint64) *bundlev1.Envelope {
+		return w.bundle(bundlev1.Kind_KIND_SIGNATURE, v, sigs(strings.Repeat("# filler filler filler\n", 4000)+fmt.Sprintf("# %d\n", v)+goodRule))
+	}
+	m.Desired(t.Context(), 1, []*bundlev1.Envelope{large(1)}) // the first one does not wait
+	if active, reason := w.state(m, bundlev1.Kind_KIND_SIGNATURE); active != 1 {
+		t.Fatalf("active %d, %q", active, reason)
+	}
+	fetched := w.fetched
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	m.Desired(ctx, 2, []*bundlev1.Envelope{large(2)})
+	if w.fetched != fetched {
+		t.Error("a large shared bundle was fetched at once")
+	}
+	m.Desired(t.Context(), 3, []*bundlev1.Envelope{w.bundle(bundlev1.Kind_KIND_POLICY, 1, pol("at once"))})
+	if m.Current().Policy.GetClinicName() != "at once" {
+		t.Error("a policy had to wait")
+	}
 }

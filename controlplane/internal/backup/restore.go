@@ -185,7 +185,9 @@ func (x *restorer) database(r io.Reader) error {
 func (x *restorer) abort() {
 	if x.in != nil {
 		_ = x.in.CloseWithError(errors.New("restore was given up"))
-		_ = <-x.done // the reason is another one
+		if err := <-x.done; err != nil {
+			x.cfg.Log.Debug("pg_restore ended", "err", err) // the reason is another one, told already
+		}
 	}
 }
 

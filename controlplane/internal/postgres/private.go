@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -45,7 +46,9 @@ type PrivateConfig struct {
 	Dir string
 	// Settings are written into postgresql.conf over our defaults, such as {"fsync": "off"} in tests. Optional.
 	Settings map[string]string
-	Log      hclog.Logger
+	// Unwatched leaves the server alone once it runs: for tests, whose process ends without Stop.
+	Unwatched bool
+	Log       hclog.Logger
 }
 
 // PrivateServer is a PostgreSQL server that belongs to this program: started from the Debian package, reached over a Unix socket only.
@@ -54,10 +57,16 @@ type PrivateServer struct {
 	attr             *syscall.SysProcAttr
 	secrets          map[string]string
 	log              hclog.Logger
+
+	stopWatch context.CancelFunc
+	watching  sync.WaitGroup
 }
 
+// watchEvery is how often the server is looked after; a postmaster that died is started again that fast.
+const watchEvery = time.Second
+
 // Private starts the private server in cfg.Dir, making its cluster first when there is none. A server that an earlier process
-// left running is adopted. A cluster of another major version than the installed binaries is refused with the command that upgrades it.
+// left running is adopted. Until Stop the server is looked after: one that dies, by a kill or for want of memory, is started again. A cluster of another major version than the installed binaries is refused with the command that upgrades it.
 func Private(ctx context.Context, cfg PrivateConfig) (*PrivateServer, error) {
 	if cfg.Dir == "" {
 		return nil, errors.New("start private postgres: no directory given")
@@ -104,7 +113,49 @@ func Private(ctx context.Context, cfg PrivateConfig) (*PrivateServer, error) {
 	if err := s.makeRoles(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("start private postgres: %w", err), s.Stop())
 	}
+	if cfg.Unwatched {
+		return s, nil
+	}
+	watch, stop := context.WithCancel(context.WithoutCancel(ctx))
+	s.stopWatch = stop
+	s.watching.Go(func() { s.watch(watch) })
 	return s, nil
+}
+
+// watch starts the server again when it is gone. What is left of a killed one (its backends, its shared memory) may take a moment to end.
+func (s *PrivateServer) watch(ctx context.Context) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if s.alive() {
+			continue
+		}
+		out, err := s.run(ctx, "pg_ctl", "-D", s.path("data"), "-l", s.path("log"), "-w", "-t", "120", "start")
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			s.log.Warn("the server is gone and does not start yet", "err", err, "said", out)
+		default:
+			s.log.Error("the server was gone and was started again; see its log for why", "log", s.path("log"))
+		}
+	}
+}
+
+// alive says whether the process that the pid file names is there.
+func (s *PrivateServer) alive() bool {
+	raw, err := os.ReadFile(s.path("data", "postmaster.pid"))
+	if err != nil {
+		return false
+	}
+	first, _, _ := strings.Cut(string(raw), "\n")
+	pid, err := strconv.Atoi(strings.TrimSpace(first))
+	return err == nil && syscall.Kill(pid, 0) == nil
 }
 
 // DSN returns how role reaches the database kadomori on this server.
@@ -122,6 +173,10 @@ func (s *PrivateServer) Binaries() string { return s.bin }
 
 // Stop ends the server in its fast mode: open transactions are rolled back, everything committed is on disk.
 func (s *PrivateServer) Stop() error {
+	if s.stopWatch != nil {
+		s.stopWatch()
+		s.watching.Wait()
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	if out, err := s.run(ctx, "pg_ctl", "-D", s.path("data"), "-m", "fast", "-w", "-t", "50", "stop"); err != nil {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -66,6 +68,45 @@ func TestPrivateKeepsDataOverRestartAndAdoptsRunningServer(t *testing.T) {
 		}
 		if fi.Mode().Perm()&0o077 != 0 {
 			t.Errorf("%s is open to others: %v", name, fi.Mode())
+		}
+	}
+}
+
+func TestPrivateStartsAgainWhatWasKilled(t *testing.T) {
+	ctx, dir := testContext(t), postgrestest.Dir(t)
+	s, err := postgres.Private(ctx, postgres.PrivateConfig{Dir: dir, Settings: map[string]string{"shared_buffers": "16MB"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Stop() }()
+	run(t, s.DSN(postgres.RoleOwner), "CREATE TABLE kept (n int)", "INSERT INTO kept VALUES (7)")
+	raw, err := os.ReadFile(filepath.Join(dir, "data", "postmaster.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, _, _ := strings.Cut(string(raw), "\n")
+	pid, err := strconv.Atoi(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		conn, err := pgx.Connect(ctx, s.DSN(postgres.RoleOwner))
+		if err == nil {
+			var n, now int
+			err = conn.QueryRow(ctx, "SELECT n, pg_backend_pid() FROM kept").Scan(&n, &now)
+			_ = conn.Close(ctx)
+			raw, _ := os.ReadFile(filepath.Join(dir, "data", "postmaster.pid"))
+			if err == nil && n == 7 && !strings.HasPrefix(string(raw), first+"\n") {
+				return
+			}
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("the killed server did not come back: %v", err)
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }

@@ -124,7 +124,7 @@ func run() (*postgres.PrivateServer, error) {
 		return nil, err
 	}
 	// Nothing here must survive a power cut, so nothing waits for the disk.
-	server, err = postgres.Private(ctx, postgres.PrivateConfig{Dir: dir, Log: hclog.NewNullLogger(), Settings: map[string]string{
+	server, err = postgres.Private(ctx, postgres.PrivateConfig{Dir: dir, Unwatched: true, Log: hclog.NewNullLogger(), Settings: map[string]string{
 		"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_wal_size": "1GB", "shared_buffers": "64MB",
 		"autovacuum": "off", "checkpoint_timeout": "1h",
 	}})

@@ -238,19 +238,17 @@ func TestWireSpeed(t *testing.T) {
 // the list and comes in at port wan of the box.
 func (w *wireLab) flood(t testing.TB, list string) float64 {
 	t.Helper()
-	out, err := w.server.Output(w.program, "flood", "-dev", "eth0", "-list", list)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	out, err := w.server.Command(ctx, w.program, "flood", "-dev", "eth0", "-list", list).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var f struct {
-		NS   float64 `json:"ns"`
-		Lost uint64  `json:"lost"`
+		NS float64 `json:"ns"`
 	}
-	if err := json.Unmarshal([]byte(out), &f); err != nil {
+	if err := json.Unmarshal(out, &f); err != nil {
 		t.Fatal(err)
-	}
-	if f.Lost != 0 {
-		t.Logf("the flood lost %d packets before they reached the filter", f.Lost)
 	}
 	return f.NS
 }
@@ -280,7 +278,7 @@ func (w *wireLab) nft(t testing.TB, list string) {
 	}
 	elements := strings.ReplaceAll(strings.TrimSpace(string(b)), "\n", ", ")
 	rules := "table netdev flood { set blocked { type ipv4_addr; flags interval; auto-merge; elements = { " + elements + " } }\n" +
-		"chain in { type filter hook ingress device \"wan\" priority 0; ip saddr @blocked counter drop\n} }\n"
+		"chain in { type filter hook ingress device \"wan\" priority 0; ip saddr @blocked counter drop\n}\n}\n"
 	file := filepath.Join(t.TempDir(), "rules")
 	if err := os.WriteFile(file, []byte(rules), 0o600); err != nil {
 		t.Fatal(err)

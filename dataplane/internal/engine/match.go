@@ -187,7 +187,7 @@ func (w *Worker) tellFiles(f *flowT, t inspect.Tx, toServer bool) {
 // oneSided says that a transaction is a message of one direction (each DNS message is one).
 func oneSided(t inspect.Tx) bool {
 	switch t.App() {
-	case rule.AppDNS, rule.AppMDNS, rule.AppLLMNR, rule.AppSIP, rule.AppSNMP, rule.AppKRB5:
+	case rule.AppDNS, rule.AppMDNS, rule.AppLLMNR, rule.AppSIP, rule.AppSNMP, rule.AppKRB5, rule.AppDHCP, rule.AppQUIC, rule.AppHL7:
 		return true
 	default:
 	}

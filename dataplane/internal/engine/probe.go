@@ -3,11 +3,16 @@ package engine
 import (
 	"github.com/kadomori/kadomori/dataplane/internal/inspect"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/dcerpc"
+	"github.com/kadomori/kadomori/dataplane/internal/inspect/dhcp"
+	"github.com/kadomori/kadomori/dataplane/internal/inspect/dicom"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/dns"
+	"github.com/kadomori/kadomori/dataplane/internal/inspect/hl7"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/http"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/http2"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/krb5"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/mqtt"
+	"github.com/kadomori/kadomori/dataplane/internal/inspect/quic"
+	"github.com/kadomori/kadomori/dataplane/internal/inspect/rfb"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/sip"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/smb"
 	"github.com/kadomori/kadomori/dataplane/internal/inspect/smtp"
@@ -61,6 +66,31 @@ var protocols = [...]protocol{
 			return smtp.Probe(toServer, b, m.ServerPort)
 		},
 		new: func(w *Worker) inspect.Parser { return smtp.New(w.pool) },
+	},
+	{
+		app: rule.AppDICOM, tcp: true,
+		probe: func(_ *inspect.Meta, toServer bool, b []byte) inspect.Certainty { return dicom.Probe(toServer, b) },
+		new:   func(*Worker) inspect.Parser { return dicom.New() },
+	},
+	{
+		app: rule.AppHL7, tcp: true,
+		probe: func(_ *inspect.Meta, _ bool, b []byte) inspect.Certainty { return hl7.Probe(b) },
+		new:   func(*Worker) inspect.Parser { return hl7.New() },
+	},
+	{
+		app: rule.AppRFB, tcp: true,
+		probe: func(_ *inspect.Meta, _ bool, b []byte) inspect.Certainty { return rfb.Probe(b) },
+		new:   func(*Worker) inspect.Parser { return rfb.New() },
+	},
+	{
+		app: rule.AppQUIC, udp: true,
+		probe: func(_ *inspect.Meta, _ bool, b []byte) inspect.Certainty { return quic.Probe(b) },
+		new:   func(*Worker) inspect.Parser { return quic.New() },
+	},
+	{
+		app: rule.AppDHCP, udp: true,
+		probe: func(m *inspect.Meta, _ bool, b []byte) inspect.Certainty { return onPort(m, dhcp.Probe(b), 67, 68) },
+		new:   func(*Worker) inspect.Parser { return dhcp.New() },
 	},
 	{
 		app: rule.AppSSH, tcp: true,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -62,9 +63,9 @@ func pdf(t *testing.T, f *month.Facts, doc []byte) string {
 	return name
 }
 
-// printed holds the files of the cases, so that each is rendered once.
+// printed holds the files of the cases, so that each is rendered once however many tests look at it.
 var (
-	printed   = map[string]string{}
+	printed   sync.Map // name to func() string
 	printedIn string
 )
 
@@ -83,7 +84,7 @@ func TestMain(m *testing.M) {
 // cached is the rendered case of that name.
 func cached(t *testing.T, name string) string {
 	t.Helper()
-	if printed[name] == "" {
+	once, _ := printed.LoadOrStore(name, sync.OnceValue(func() string {
 		f := monthtest.Named(t, name).Facts(t)
 		raw, err := os.ReadFile(pdf(t, f, html(t, f)))
 		if err != nil {
@@ -93,9 +94,13 @@ func cached(t *testing.T, name string) string {
 		if err := os.WriteFile(file, raw, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		printed[name] = file
+		return file
+	}))
+	file, ok := once.(func() string)
+	if !ok {
+		t.Fatal("not a file")
 	}
-	return printed[name]
+	return file()
 }
 
 // TestWriteLook writes the cases to the folder that KADOMORI_LOOK names, for people to look at.

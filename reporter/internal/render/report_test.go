@@ -55,9 +55,11 @@ func squeeze(s string) string { return strings.Join(strings.Fields(s), "") }
 
 // TestEveryCaseIsAProperPDF renders each case and looks at the file as its readers will.
 func TestEveryCaseIsAProperPDF(t *testing.T) {
+	t.Parallel()
 	tools(t)
 	for _, name := range monthtest.Names {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			f := monthtest.Named(t, name).Facts(t)
 			file := cached(t, name)
 			first := squeeze(run(t, "pdftotext", "-f", "1", "-l", "1", file, "-"))
@@ -122,6 +124,7 @@ func pages(t *testing.T, file string) string {
 }
 
 func TestInfectedMonthSaysWhoAndWhat(t *testing.T) {
+	t.Parallel()
 	tools(t)
 	text := squeeze(run(t, "pdftotext", cached(t, "infected"), "-"))
 	for _, want := range []string{
@@ -136,6 +139,7 @@ func TestInfectedMonthSaysWhoAndWhat(t *testing.T) {
 
 // TestSharesOnPaperAddUp reads the printed shares back.
 func TestSharesOnPaperAddUp(t *testing.T) {
+	t.Parallel()
 	tools(t)
 	text := run(t, "pdftotext", "-layout", cached(t, "infected"), "-")
 	_, table, _ := strings.Cut(text, "前月比（ポイント）")
@@ -155,6 +159,7 @@ func TestSharesOnPaperAddUp(t *testing.T) {
 }
 
 func TestSameFactsGiveSameBytes(t *testing.T) {
+	t.Parallel()
 	tools(t)
 	a, err := os.ReadFile(cached(t, "hostile"))
 	if err != nil {
@@ -229,6 +234,7 @@ func TestHostileNamesStayText(t *testing.T) {
 
 // TestFaxIsReadable looks at page 1 as a fax does, 204 dpi and 1 bit: the mark's block must be solid black, the paper white.
 func TestFaxIsReadable(t *testing.T) {
+	t.Parallel()
 	tools(t)
 	file := cached(t, "infected")
 	out := filepath.Join(t.TempDir(), "fax")
@@ -267,6 +273,7 @@ func TestFaxIsReadable(t *testing.T) {
 
 // TestRendererIsCaged gives it a document that asks for things outside.
 func TestRendererIsCaged(t *testing.T) {
+	t.Parallel()
 	tools(t)
 	secret := filepath.Join(t.TempDir(), "secret.txt")
 	if err := os.WriteFile(secret, []byte("geheim"), 0o600); err != nil {
@@ -341,6 +348,7 @@ func TestRendererHasLimits(t *testing.T) {
 
 // TestFilesGoAlong takes the attachments out again and reads them.
 func TestFilesGoAlong(t *testing.T) {
+	t.Parallel()
 	tools(t)
 	file := cached(t, "hostile")
 	dir := t.TempDir()

@@ -51,9 +51,10 @@ func look(t *testing.T, name, file string) {
 }
 
 func TestSummaryIsOnePage(t *testing.T) {
+	t.Parallel()
 	tools(t)
 	w, packs, h := parts(t)
-	for _, name := range []string{"infected", "hostile"} {
+	for _, name := range []string{"hostile"} {
 		f := monthtest.Named(t, name).Facts(t)
 		p, err := page.Build(f, w, packs, h.CSS())
 		if err != nil {
@@ -77,9 +78,10 @@ func TestSummaryIsOnePage(t *testing.T) {
 }
 
 func TestFlashIsOnePageAndNeedsAnIncident(t *testing.T) {
+	t.Parallel()
 	tools(t)
 	w, packs, h := parts(t)
-	for _, name := range []string{"infected", "many", "care"} {
+	for _, name := range []string{"many", "care"} {
 		f := monthtest.Named(t, name).Facts(t)
 		p, err := page.Build(f, w, packs, h.CSS())
 		if err != nil {
@@ -131,6 +133,7 @@ func frozen(t *testing.T, f *month.Facts, revision int) month.Frozen {
 }
 
 func TestAnnualTellsOfReportedMonthsOnly(t *testing.T) {
+	t.Parallel()
 	tools(t)
 	w, packs, h := parts(t)
 	c := monthtest.Infected(t)
@@ -184,6 +187,7 @@ func TestAnnualTellsOfReportedMonthsOnly(t *testing.T) {
 
 // TestCopyForScreenReadersIsTagged renders the other kind of PDF from the same document.
 func TestCopyForScreenReadersIsTagged(t *testing.T) {
+	t.Parallel()
 	tools(t)
 	f := monthtest.Named(t, "clear").Facts(t)
 	r, err := render.NewPDF(render.PDFConfig{Timeout: 5 * time.Minute})

@@ -332,6 +332,8 @@ func (w *Worker) rememberCut(f *flowT) {
 // endFlow is the table's End callback: the last of a flow.
 func (w *Worker) endFlow(f *flowT, why flow.Reason) {
 	x := &f.X
+	w.saved, w.savedPseudo = w.pkt, w.isPseudo // a flow may end while a packet of another one is at hand
+	defer func() { w.pkt, w.isPseudo = w.saved, w.savedPseudo }()
 	w.pkt.Time, w.pkt.PcapCount = f.Last, 0
 	for i := range f.TCP.Streams {
 		s := &f.TCP.Streams[i]

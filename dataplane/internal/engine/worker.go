@@ -78,17 +78,19 @@ type Worker struct {
 	matcher *rule.Matcher
 	inUse   atomic.Pointer[rule.Set]
 
-	pkt     packet.Packet
-	in      rule.Input
-	rpkt    rule.Packet
-	txs     []rule.Transaction
-	txRefs  []inspect.Tx
-	fpkt    finding.Packet
-	parsers [64][]inspect.Parser
-	lower   []byte
-	back    [1][]byte
-	onward  [1][]byte
-	bufs    [2][packet.MaxReply]byte
+	pkt         packet.Packet
+	saved       packet.Packet
+	savedPseudo bool
+	in          rule.Input
+	rpkt        rule.Packet
+	txs         []rule.Transaction
+	txRefs      []inspect.Tx
+	fpkt        finding.Packet
+	parsers     [64][]inspect.Parser
+	lower       []byte
+	back        [1][]byte
+	onward      [1][]byte
+	bufs        [2][packet.MaxReply]byte
 
 	rowGen       uint32
 	rowTable     trafficTable

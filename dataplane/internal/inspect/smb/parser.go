@@ -106,17 +106,20 @@ func (p *Parser) Opaque() bool { return p.opaque }
 // Finish completes what is open.
 func (p *Parser) Finish() {
 	for _, h := range p.handles {
-		h.close(inspect.FileTruncated)
+		h.close(p.mem, inspect.FileTruncated)
 	}
 	for i := range p.Len() {
 		p.At(i).over()
 	}
 }
 
-func (h *handle) close(st inspect.FileState) {
+func (h *handle) close(mem inspect.Memory, st inspect.FileState) {
 	for i, f := range h.file {
 		if f != nil {
 			f.Close(st)
+			if f.Owner == nil {
+				f.Release(mem)
+			}
 			h.file[i] = nil
 		}
 	}
@@ -124,6 +127,9 @@ func (h *handle) close(st inspect.FileState) {
 
 // Reset forgets the flow.
 func (p *Parser) Reset() {
+	for _, h := range p.handles {
+		h.close(p.mem, inspect.FileTruncated)
+	}
 	p.Drop(p.Len())
 	p.Empty()
 	clear(p.trees)
@@ -142,6 +148,7 @@ func (p *Parser) Drop(n int) {
 			if f.State != inspect.FileOpen {
 				f.Release(p.mem)
 			}
+			f.Owner = nil // a file still open gives its memory back when its handle is closed
 		}
 		t.files = nil
 		for k, w := range p.wait {

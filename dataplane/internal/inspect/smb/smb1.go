@@ -163,7 +163,7 @@ func (m *msg1) request(tx *Tx, cmd uint16, fid *[16]byte) {
 		*fid = fid1(u16(m.w, 0))
 		if h := p.handles[*fid]; h != nil {
 			tx.name = h.name
-			h.close(inspect.FileClosed)
+			h.close(p.mem, inspect.FileClosed)
 		}
 	case smb1Write:
 		if len(m.w) < 24 {

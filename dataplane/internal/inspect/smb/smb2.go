@@ -120,7 +120,7 @@ func (p *Parser) request2(b, body []byte, cmd uint16, id uint64, treeID uint32, 
 	case cmdClose:
 		copy(fid[:], part(body, 8, 16))
 		if h := p.handles[fid]; h != nil {
-			h.close(inspect.FileClosed)
+			h.close(p.mem, inspect.FileClosed)
 			begin()
 			tx.name = h.name
 		}

@@ -169,12 +169,15 @@ func pathID(q *request, name string) (int32, error) {
 	return int32(n), nil
 }
 
-func (c *Console) clinic(q *request) error {
+func (c *Console) clinic(q *request) error { return c.showClinic(q, q.FormValue("tab"), "") }
+
+// showClinic shows a clinic's page; pass is a new one, shown this once.
+func (c *Console) showClinic(q *request, tab, pass string) error {
 	id, err := pathID(q, "id")
 	if err != nil {
 		return err
 	}
-	v := page.Clinic{Tab: q.FormValue("tab"), Month: store.MonthStart(q.now)}
+	v := page.Clinic{Tab: tab, Pass: pass, Month: store.MonthStart(q.now), NoAsk: q.may(mayAsk...), NoAccess: q.may(mayPass...)}
 	var f *frame
 	var days []store.Day
 	err = c.fleet(q.Context(), q.op, func(tx pgx.Tx) error {
@@ -200,6 +203,9 @@ func (c *Console) clinic(q *request) error {
 			return err
 		case "reports":
 			v.Months, err = c.months(q, tx, store.Name{ID: v.C.ID, Code: v.C.Code, Name: v.C.Name}, 12)
+			return err
+		case "ask":
+			v.Cards, err = store.Cards(ctx, tx, id, false)
 			return err
 		case "coverage":
 			if v.Unprotected, err = store.UnprotectedOf(ctx, tx, id, v.Month, 100); err != nil {
@@ -236,6 +242,7 @@ func (c *Console) clinic(q *request) error {
 		{URL: base + "?tab=devices", Label: q.p.TabDevices(), Count: q.p.N(v.C.Devices), Current: v.Tab == "devices"},
 		{URL: base + "?tab=coverage", Label: q.p.TabCoverage(), Current: v.Tab == "coverage"},
 		{URL: base + "?tab=reports", Label: q.p.TabReports(), Current: v.Tab == "reports"},
+		{URL: base + "?tab=ask", Label: q.p.TabAsk(), Current: v.Tab == "ask"},
 	}
 	c.render(q, page.ClinicPage(s, v))
 	return nil

@@ -16,7 +16,7 @@ import (
 func screens(month string) []string {
 	return []string{
 		"/", "/triage", "/triage?group=pair", "/triage?group=none", "/triage?last=30d&sort=alerts", "/triage?q=nothing+matches&sev=0,1&cat=bot&act=passed&host=10.0.0.1",
-		"/triage?c=1", "/clinics", "/clinics?need=1&sort=alerts", "/clinics/1", "/clinics/1?tab=devices", "/clinics/1?tab=coverage", "/clinics/1?tab=reports",
+		"/triage?c=1", "/clinics", "/clinics?need=1&sort=alerts", "/clinics/1", "/clinics/1?tab=devices", "/clinics/1?tab=coverage", "/clinics/1?tab=reports", "/clinics/1?tab=ask",
 		"/appliances", "/appliances?state=offline", "/appliances/1", "/reports", "/reports/" + month + "/1",
 		"/triage?state=done", "/triage?state=all&group=pair", "/verdict/new?k=alert:1:2100058&seen=4102444800000000", "/suppressions", "/suppressions?state=ended", "/cases", "/enrolment", "/policy", "/policy/1", "/rollouts",
 	}

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bytes"
 	"net/http"
 	"strconv"
 	"strings"
@@ -257,16 +258,21 @@ func (c *Console) reportPDF(q *request) error {
 	if err != nil {
 		return err
 	}
+	sendPDF(q.w, q.Request, pdf, created, document, q.FormValue("save") != "")
+	return nil
+}
+
+// sendPDF answers a frozen PDF, to be shown or to be saved.
+func sendPDF(w http.ResponseWriter, r *http.Request, pdf []byte, created time.Time, document string, save bool) {
 	kind := "inline"
-	if q.FormValue("save") != "" {
+	if save {
 		kind = "attachment"
 	}
-	h := q.w.Header()
+	h := w.Header()
 	h.Set("Content-Type", "application/pdf")
 	h.Set("Content-Disposition", kind+`; filename="`+fileName(document)+`.pdf"`)
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; object-src 'self'; plugin-types application/pdf; frame-ancestors 'none'")
-	http.ServeContent(q.w, q.Request, "", created, strings.NewReader(string(pdf)))
-	return nil
+	http.ServeContent(w, r, "", created, bytes.NewReader(pdf))
 }
 
 // fileName keeps what every system takes in a name.

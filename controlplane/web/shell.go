@@ -90,6 +90,8 @@ func (c *Console) shell(q *request, title string, f *frame, keys ...page.KeyGrou
 		s.Notice = q.p.Lifted()
 	case "approved":
 		s.Notice = q.p.Approved()
+	case "asked":
+		s.Notice = q.p.AskSent()
 	case "admitted":
 		s.Notice = q.p.ApprovedBox()
 	case "rejected":

@@ -83,6 +83,7 @@ type Console struct {
 	live    *hub
 	snaps   snapshots
 	display displays
+	tries   tries
 	once    sync.Once
 }
 
@@ -159,6 +160,9 @@ func (c *Console) routes() http.Handler {
 	m.HandleFunc("GET /reports/{month}/{clinic}/page", c.need(c.reportPage))
 	m.HandleFunc("GET /reports/{month}/{clinic}/pdf", c.need(c.reportPDF))
 	m.HandleFunc("POST /reports/{month}/{clinic}", c.need(c.reportRequest))
+	m.HandleFunc("POST /clinics/{id}/cards", c.need(c.card))
+	m.HandleFunc("POST /clinics/{id}/access", c.need(c.access))
+	c.guestRoutes(m)
 	m.HandleFunc("GET /go/{id}", c.need(c.goTo))
 	m.HandleFunc("GET /events", c.need(c.events))
 	m.HandleFunc("POST /csp", c.cspReport)

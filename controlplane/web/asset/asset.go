@@ -74,7 +74,7 @@ func Load() (*Set, error) {
 			s.icons = string(bytes.TrimSpace(body))
 		}
 	}
-	for _, want := range []string{"app.js", "app.css", "inter.woff2", "icons.svg", "fav.svg"} {
+	for _, want := range []string{"app.js", "app.css", "clinic.css", "inter.woff2", "icons.svg", "fav.svg"} {
 		if s.url[want] == "" {
 			return nil, fmt.Errorf("asset %s is missing: run go generate", want)
 		}

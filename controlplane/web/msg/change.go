@@ -4,15 +4,18 @@ package msg
 // Words of enrolment, policy and rollouts.
 
 func (p P) Enrolment() string { return p.pick("登録", "Enrolment") }
+
 func (p P) EnrolSum(waiting int) string {
 	if waiting == 0 {
 		return p.pick("承認待ちはありません", "Nothing waits for approval")
 	}
 	return p.f("%d台が承認を待っています", "%d "+en1(int64(waiting), "waits", "wait")+" for approval", waiting)
 }
+
 func (p P) EmptyEnrolment() string {
 	return p.pick("登録中の装置はありません", "No appliance is on its way")
 }
+
 func (p P) EmptyEnrolmentWhy() string {
 	return p.pick("登録票を発行すると、ここに並びます。登録票は一度だけ使え、期限があります。", "Issue a claim and it appears here. A claim works once and ends by itself.")
 }
@@ -41,9 +44,11 @@ func (p P) ClaimNew() string { return p.pick("登録票を発行", "Issue a clai
 func (p P) ClaimName() string {
 	return p.pick("装置の名称（空欄なら自動）", "Name of the appliance (empty: automatic)")
 }
+
 func (p P) ClaimSerial() string {
 	return p.pick("製造番号（限定するとき）", "Serial, to bind it")
 }
+
 func (p P) ClaimAuto() string {
 	return p.pick("この登録票の装置を、つながり次第承認する", "Approve the box as soon as it shows this claim")
 }
@@ -52,6 +57,7 @@ func (p P) ClaimBy(who string) string { return p.f("発行 %s", "issued by %s", 
 func (p P) ClaimOnce() string {
 	return p.pick("登録票は、この画面に一度だけ表示されます。装置の設定画面または次のコマンドに貼り付けてください。", "The claim is shown only once, here. Paste it into the appliance or this command.")
 }
+
 func (p P) ClaimUntil(t string) string {
 	return p.f("%s まで有効・一度だけ使えます", "valid until %s, works once", t)
 }
@@ -63,10 +69,13 @@ func (p P) RejectDo() string    { return p.pick("却下する", "Reject") }
 func (p P) RevokeDo() string    { return p.pick("失効させる", "Revoke") }
 func (p P) RevokeWhy() string   { return p.pick("理由", "Reason") }
 func (p P) ApprovedBox() string { return p.pick("装置を承認しました", "Appliance approved") }
-func (p P) RevokedBox() string  { return p.pick("装置を却下しました", "Appliance rejected") }
+
+func (p P) RevokedBox() string { return p.pick("装置を却下しました", "Appliance rejected") }
+
 func (p P) WillBecome(clinic, plan string) string {
 	return p.f("%s・プラン「%s」", "%s, plan %s", clinic, plan)
 }
+
 func (p P) BadgeEnrol(n string) string { return p.f("承認待ち %s台", "%s wait for approval", n) }
 
 func (p P) Policy() string { return p.pick("ポリシー", "Policy") }
@@ -84,10 +93,13 @@ func (p P) ColSetting() string            { return p.pick("設定", "Setting") }
 func (p P) ColValue() string              { return p.pick("効いている値", "Effective value") }
 func (p P) ColLayer() string              { return p.pick("由来", "Layer") }
 func (p P) PolicyOf(clinic string) string { return p.f("%sのポリシー", "Policy of %s", clinic) }
-func (p P) PolicyView() string            { return p.pick("効いている設定を見る", "Effective settings") }
+
+func (p P) PolicyView() string { return p.pick("効いている設定を見る", "Effective settings") }
+
 func (p P) PolicyBroken() string {
 	return p.pick("設定に矛盾があり、まとめられません。", "The layers contradict each other.")
 }
+
 func (p P) PolicyEdit() string {
 	return p.pick("変更は運用コマンド（kadomori plan apply / kadomori override set）から行い、展開として広がります。", "Changes are made on the command line (kadomori plan apply, kadomori override set) and spread as a rollout.")
 }
@@ -140,7 +152,9 @@ func (p P) RolloutsSum(running, halted int) string {
 	}
 	return p.f("%d件が進行中", "%d running", running)
 }
+
 func (p P) EmptyRollouts() string { return p.pick("展開はまだありません", "No rollouts yet") }
+
 func (p P) EmptyRolloutsWhy() string {
 	return p.pick("プランまたは検知ルールを変更すると、リングごとに広がります。", "A change of a plan or of rules spreads ring by ring.")
 }
@@ -151,6 +165,7 @@ func (p P) RolloutKind(k, subject string) string {
 	}
 	return p.pick("検知ルール", "Detection rules")
 }
+
 func (p P) RolloutVersions(from, to int64) string {
 	return p.f("第%d版 → 第%d版", "%d → %d", from, to)
 }
@@ -204,8 +219,9 @@ func (p P) RingOf(n, of int) string { return p.f("%[2]d中%[1]d", "%[1]d of %[2]
 func (p P) RingApplied(n, of int) string {
 	return p.f("%[2]d台中%[1]d台に反映", "%[1]d of %[2]d applied", n, of)
 }
+
 func (p P) RingFailed(n int) string {
-	return p.f("・%d台が失敗または自動で戻った", ", %d failed or reverted", n)
+	return p.f("%d台が失敗、または自動で戻りました", "%d failed or reverted", n)
 }
 func (p P) RingDone() string  { return p.pick("完了", "Done") }
 func (p P) RingNow() string   { return p.pick("進行中", "Under way") }
@@ -230,6 +246,7 @@ func (p P) Gate(k string) string {
 	}
 	return k
 }
+
 func (p P) GatesNone() string {
 	return p.pick("まだどの装置にも届いていません。", "Nobody has been reached yet.")
 }

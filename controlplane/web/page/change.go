@@ -3,6 +3,7 @@ package page
 import (
 	"fmt"
 	"html"
+	"slices"
 	"strings"
 
 	"github.com/a-h/templ"
@@ -68,15 +69,31 @@ type Section struct {
 	Settings []policy.Setting
 }
 
+// sectionOrder puts what people look for first.
+var sectionOrder = []string{"zones", "lists", "detectors", "rules", "never_block", "home_net", "uplink", "intervals"}
+
 // SectionsOf cuts settings by the first word of their paths.
 func SectionsOf(s policy.Settings) []Section {
-	var out []Section
+	by := map[string]*Section{}
+	var keys []string
 	for _, x := range s {
 		key, _, _ := strings.Cut(x.Path, ".")
-		if len(out) == 0 || out[len(out)-1].Key != key {
-			out = append(out, Section{Key: key})
+		if by[key] == nil {
+			by[key] = &Section{Key: key}
+			keys = append(keys, key)
 		}
-		out[len(out)-1].Settings = append(out[len(out)-1].Settings, x)
+		by[key].Settings = append(by[key].Settings, x)
+	}
+	place := func(k string) int {
+		if i := slices.Index(sectionOrder, k); i >= 0 {
+			return i
+		}
+		return len(sectionOrder)
+	}
+	slices.SortStableFunc(keys, func(a, b string) int { return place(a) - place(b) })
+	out := make([]Section, 0, len(keys))
+	for _, k := range keys {
+		out = append(out, *by[k])
 	}
 	return out
 }

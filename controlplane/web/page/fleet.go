@@ -53,6 +53,9 @@ type Clinic struct {
 	Clear, Named, Opaque int64
 	Unprotected          []store.Unprotected
 	Devices              []store.Device
+	Cards                []store.Card
+	Pass                 string // a new one, shown once
+	NoAsk, NoAccess      string // why this operator may not
 	Months               []Month
 }
 

@@ -80,7 +80,9 @@ func GoKeys(p msg.P) KeyGroup {
 		{"g c", "/cases", p.Cases()},
 		{"g s", "/suppressions", p.Suppressions()},
 		{"g l", "/clinics", p.Clinics()},
-		{"g a", "/appliances", p.Appliances()}, {"g e", "/enrolment", p.Enrolment()}, {"g p", "/policy", p.Policy()},
+		{"g a", "/appliances", p.Appliances()},
+		{"g e", "/enrolment", p.Enrolment()},
+		{"g p", "/policy", p.Policy()},
 		{"g r", "/reports", p.Reports()},
 	} {
 		g.Keys = append(g.Keys, Key{Keys: []string{k.key}, Do: "go:" + k.path, Label: cmp.Or(k.label, k.path)})

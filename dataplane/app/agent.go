@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -326,7 +328,7 @@ func (a *agent) apply(c *policy.Compiled) error {
 
 // applyWire sets what the kernel enforces: first what must never be blocked.
 func (a *agent) applyWire(c *policy.Compiled) error {
-	if err := a.wire.SetNeverBlock(c.NeverBlock); err != nil {
+	if err := a.wire.SetNeverBlock(append(a.ownAddresses(), c.NeverBlock...)); err != nil {
 		return fmt.Errorf("set never_block: %w", err)
 	}
 	sets := make([]xdp.BlockSet, len(c.BlockSets))
@@ -337,6 +339,27 @@ func (a *agent) applyWire(c *policy.Compiled) error {
 		return fmt.Errorf("set block sets: %w", err)
 	}
 	return nil
+}
+
+// ownAddresses are those of the control plane, as far as the identity gives them as addresses: whatever a list says, the box
+// must be able to hear that it was wrong.
+func (a *agent) ownAddresses() []netip.Prefix {
+	a.mu.Lock()
+	id := a.identity
+	a.mu.Unlock()
+	if id == nil {
+		return nil
+	}
+	var out []netip.Prefix
+	for _, s := range []string{
+		pick(a.cfg.Management.FleetAddress, id.Fleet()), strings.TrimPrefix(pick(a.cfg.Management.NATSURL, id.NATS()), "tls://"),
+	} {
+		if ap, err := netip.ParseAddrPort(s); err == nil && !ap.Addr().IsLoopback() {
+			out = append(out, netip.PrefixFrom(ap.Addr().Unmap(), ap.Addr().Unmap().BitLen()))
+		}
+	}
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return slices.Compact(out)
 }
 
 // applyIntervals takes intervals and bandwidth from the policy in force.
@@ -391,8 +414,8 @@ func (a *agent) pumpDrops(context.Context) error {
 	for d := range a.wire.Drops() {
 		a.engine.AddDrop(d)
 		l := (*a.lists.Load())[d.ListID]
-		if d.Reason == wire.DropFlowVerdict {
-			continue // the engine gave that verdict and told why
+		if d.Reason == wire.DropFlowVerdict || d.Reason == wire.ZoneCounted {
+			continue // the engine gave that verdict and told why; or nothing was stopped
 		}
 		a.sink.Block(&d, blockReason(d.Reason), l.name, l.category)
 	}

@@ -37,7 +37,7 @@ type Config struct {
 	Queue int
 	// Fold is the time over which repeats of the same rule and pair are counted; 0 means one minute.
 	Fold time.Duration
-	// Folds bounds the pairs that are remembered for folding; 0 means 16384. Above it repeats are told one by one.
+	// Folds bounds the pairs that are remembered for folding; 0 means 16384. Above it repeats are folded by rule or list alone.
 	Folds int
 	// Key hashes the MAC addresses of devices in anonymous zones; 32 random bytes that never leave the box.
 	Key []byte
@@ -196,8 +196,13 @@ func (s *Sink) take(it item) {
 		return
 	}
 	f, ok := s.folds[it.key]
+	if !ok && len(s.folds) >= s.cfg.Folds {
+		// A flood of pairs, such as forged sources: what more comes of the same rule or list is one fold.
+		it.key.src, it.key.dst = netip.Addr{}, netip.Addr{}
+		f, ok = s.folds[it.key]
+	}
 	if !ok {
-		if len(s.folds) < s.cfg.Folds {
+		if len(s.folds) < 2*s.cfg.Folds {
 			s.folds[it.key] = &fold{since: s.cfg.Now()}
 		}
 		s.append(it)

@@ -189,8 +189,28 @@ func TestFoldsAreBounded(t *testing.T) {
 		s.Alert(alert(uint32(i), "10.0.0.5"))
 	}
 	stop()
-	if len(m.all()) != 1000 || len(s.folds) > 10 {
+	if len(m.all()) != 1000 || len(s.folds) > 20 {
 		t.Errorf("%d events, %d folds", len(m.all()), len(s.folds))
+	}
+}
+
+func TestFloodOfForgedSourcesStaysSmall(t *testing.T) {
+	m := &memory{}
+	s, stop := start(t, Config{Spool: m, Folds: 100, Queue: 1 << 14})
+	const n = 10_000
+	for i := range n {
+		src := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)}), 1)
+		s.Block(&wire.DropSample{Port: wire.WAN, Src: src, Dst: netip.MustParseAddrPort("10.0.0.5:80"), Packets: 1, Bytes: 60, Time: 1}, eventv1.Block_REASON_BLOCK_SET_SRC, "scanners", eventv1.Category_CATEGORY_SCAN)
+	}
+	stop()
+	var flows uint32
+	var packets uint64
+	for _, e := range m.all() {
+		flows += e.GetBlock().GetCount()
+		packets += e.GetBlock().GetPackets()
+	}
+	if len(m.all()) > 110 || flows != n || packets != n {
+		t.Errorf("%d events stand for %d flows and %d packets, want few for %d", len(m.all()), flows, packets, n)
 	}
 }
 

@@ -33,6 +33,8 @@ const (
 	window = 32
 	// backlog is how many events must wait before severe ones overtake them.
 	backlog = 2 * maxEvents
+	// maxPatience bounds how long uncommitted events wait to be sent again, when that was in vain before.
+	maxPatience = time.Hour
 	// burst of the bandwidth limit, in bytes: one message must fit.
 	burst = 1 << 20
 )
@@ -373,7 +375,7 @@ func (u *Uplink) watchStall(ctx context.Context) {
 	tick := time.NewTicker(max(u.cfg.Stall/4, 10*time.Millisecond))
 	defer tick.Stop()
 	var committed uint64
-	moved := time.Now()
+	moved, patience := time.Now(), u.cfg.Stall
 	for {
 		select {
 		case <-ctx.Done():
@@ -384,14 +386,18 @@ func (u *Uplink) watchStall(ctx context.Context) {
 		u.mu.Lock()
 		acked, since := u.acked, u.since
 		u.mu.Unlock()
+		if st.Committed != committed {
+			patience = u.cfg.Stall
+		}
 		if st.Committed != committed || acked.stream != st.Stream || acked.seq <= st.Committed || !u.connected.Load() {
 			committed, moved = st.Committed, time.Now()
 			continue
 		}
-		if time.Since(moved) > u.cfg.Stall && time.Since(since) > u.cfg.Stall {
+		if time.Since(moved) > patience && time.Since(since) > patience {
 			u.log.Warn("events were acknowledged and not committed; sending them again", "acked", acked.seq, "committed", st.Committed)
 			u.begin("not committed")
-			moved = time.Now()
+			// The watermark may just not come through while FleetService is away: the line is not filled with the same again.
+			moved, patience = time.Now(), min(2*patience, maxPatience)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 )
@@ -100,6 +101,13 @@ func squeeze(s string) string {
 var (
 	addresses = regexp.MustCompile(`[0-9]{1,3}(?:\.[0-9]{1,3}){3}`)
 	share     = regexp.MustCompile(`([0-9]{1,3}\.[0-9])\s*%`)
+	volume    = regexp.MustCompile(`受信([0-9.]+)MB、送信([0-9.]+)MB`)
+)
+
+// The bytes of everyday's transfers; headers, handshakes and attacks come on top, less than a quarter of it.
+const (
+	megabytesIn  = 15.83
+	megabytesOut = 4.0
 )
 
 // checkReport reads a clinic's PDF as text: the right clinic, 感染端末, exactly the infected devices' addresses on the page
@@ -114,6 +122,15 @@ func checkReport(ctx context.Context, c *clinic) error {
 	for _, want := range []string{"感染端末", c.name, c.director, "攻撃検知", "アプリケーション別利用割合", "通信量", "観測範囲"} {
 		if !strings.Contains(all, squeeze(want)) {
 			return fmt.Errorf("%q isn't in the text", want)
+		}
+	}
+	m := volume.FindStringSubmatch(all)
+	if m == nil {
+		return errors.New("no volume of traffic on the first page")
+	}
+	for i, want := range []float64{megabytesIn, megabytesOut} {
+		if got, err := strconv.ParseFloat(m[1+i], 64); err != nil || got < want-0.05 || got > want*1.25 {
+			return fmt.Errorf("volume %q, want %.1f MB or up to a quarter more", m[0], want)
 		}
 	}
 	var infected, traffic string

@@ -217,6 +217,10 @@ func (d *run) writePolicy(ctx context.Context, n note) error {
 			return err
 		}
 	}
+	if err := d.programs.operator(ctx, nil, "setting", "set", "msp.name=みほん保守サポート株式会社", "msp.desk=医療ネットワーク保守窓口", "msp.phone=0120-000-000",
+		"msp.hours=平日 9:00〜18:00／緊急時は24時間"); err != nil {
+		return err
+	}
 	var published operatorv1.PublishSignaturesResponse
 	if err := d.programs.operator(ctx, &published, "signature", "publish", "--reason", "demo",
 		filepath.Join(dir, "demo.rules"), filepath.Join(dir, "classification.config"), filepath.Join(dir, "c2-servers.addresses"),

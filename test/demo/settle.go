@@ -15,11 +15,20 @@ import (
 // jst is Japan's time: reports are by its calendar month.
 var jst = time.FixedZone("JST", 9*60*60)
 
+// statedEvery is the interval of traffic and health in data/plan.yaml.
+const statedEvery = 3 * time.Second
+
 // settle waits until the database holds every event that the appliances have numbered by now, and counts them there.
 func (d *run) settle(ctx context.Context, n note) error {
-	// What was driven last is stated at the latest one interval later; the marks are taken after that.
 	if err := d.waitForVerdicts(ctx, n); err != nil {
 		return err
+	}
+	// What was driven last is stated at the latest one interval of the plan (3 s) later; the marks are taken after that.
+	n("letting the last interval end")
+	select {
+	case <-time.After(2 * statedEvery):
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	marks := map[int32]agentStatus{}
 	for _, c := range d.world.clinics {

@@ -27,12 +27,12 @@ func run() int {
 	showVersion := flag.Bool("version", false, "print the version and end")
 	flag.Parse()
 	if *showVersion {
-		fmt.Fprintln(os.Stdout, version)
+		_, _ = fmt.Fprintln(os.Stdout, version)
 		return 0
 	}
 	self, err := os.Executable()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "demo:", err)
+		_, _ = fmt.Fprintln(os.Stderr, "demo:", err)
 		return 1
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -43,7 +43,7 @@ func run() int {
 		TTY: err == nil && info.Mode()&os.ModeCharDevice != 0,
 	}
 	if err := demo.Run(ctx, cfg); err != nil {
-		fmt.Fprintln(os.Stderr, "\ndemo:", err)
+		_, _ = fmt.Fprintln(os.Stderr, "\ndemo:", err)
 		return 1
 	}
 	return 0

@@ -9,7 +9,11 @@ import (
 	"strings"
 	"testing"
 
+	"filippo.io/age"
+
 	"github.com/kadomori/kadomori/controlplane/internal/cli"
+	"github.com/kadomori/kadomori/controlplane/internal/postgres/postgrestest"
+	operatorv1 "github.com/kadomori/kadomori/proto/gen/kadomori/operator/v1"
 )
 
 // TestCommandLineDrivesTheFleet walks through the operator's commands as a script would, with no home directory.
@@ -169,5 +173,52 @@ func TestAuditLogIsVerifiedFromOutside(t *testing.T) {
 	out.Reset()
 	if code := Main([]string{"audit", "verify", "--config", config}, "test", &out, &out); code == 0 || !strings.Contains(out.String(), "serve running") {
 		t.Errorf("while nothing serves: exit %d\n%s", code, out.String())
+	}
+}
+
+// TestBackupOfAServingSystemIsRestoredElsewhere takes a backup while everything runs and brings it up in another place.
+func TestBackupOfAServingSystemIsRestoredElsewhere(t *testing.T) {
+	s := start(t)
+	op, asAdmin := s.operator(t.Context())
+	if _, err := op.CreateClinic(asAdmin, &operatorv1.CreateClinicRequest{Clinic: &operatorv1.Clinic{Name: "さくら通り内科クリニック"}}); err != nil {
+		t.Fatal(err)
+	}
+	key, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmp := t.TempDir()
+	write := func(name, text string) string {
+		f := filepath.Join(tmp, name)
+		if err := os.WriteFile(f, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	run := func(want string, ok bool, args ...string) {
+		t.Helper()
+		var out bytes.Buffer
+		if code := Main(args, "test", &out, &out); (code == 0) != ok || !strings.Contains(out.String(), want) {
+			t.Fatalf("%s: exit %d, want %q in\n%s", args[0], code, want, out.String())
+		}
+	}
+	here, file, identity := write("here.yaml", "data_dir: "+s.dir+"\n"), filepath.Join(tmp, "b.age"), write("key.txt", key.String()+"\n")
+	run("1 clinics", true, "backup", "--config", here, "--out", file, "--recipient", key.Recipient().String())
+	run("stop it first", false, "restore", "--config", here, "--in", file, "--identity", identity)
+	password, err := os.ReadFile(filepath.Join(s.dir, "admin-password"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.stop()
+
+	other := postgrestest.Dir(t)
+	run("1 clinics", true, "restore", "--config", write("there.yaml", "data_dir: "+other+"\n"), "--in", file, "--identity", identity)
+	again := startIn(t, other)
+	if b, err := os.ReadFile(filepath.Join(other, "admin-password")); err != nil || string(b) != string(password) {
+		t.Errorf("password file: %v", err)
+	}
+	op, asAdmin = again.operator(t.Context())
+	if list, err := op.ListClinics(asAdmin, &operatorv1.ListClinicsRequest{}); err != nil || len(list.GetClinics()) != 1 {
+		t.Errorf("clinics after the restore: %v, %v", list, err)
 	}
 }

@@ -93,6 +93,7 @@ func rootCommand(version string) *cobra.Command {
 		}),
 		bundleKeyCommand(),
 		natsCommand(),
+		pkiCommand(),
 		&cobra.Command{
 			Use: "version", Short: "Print the version", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
@@ -102,6 +103,7 @@ func rootCommand(version string) *cobra.Command {
 		},
 	)
 	root.AddCommand(verifyCommands()...)
+	root.AddCommand(backupCommands()...)
 	return root
 }
 

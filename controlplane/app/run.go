@@ -337,7 +337,7 @@ func openDatabase(ctx context.Context, cfg Config, log hclog.Logger, done *clean
 			return nil, err
 		}
 		open.AppDSN, open.IngestDSN = private.DSN(postgres.RoleApp), private.DSN(postgres.RoleIngest)
-		for file, role := range map[string]string{"reporter.dsn": postgres.RoleReporter, "app.dsn": postgres.RoleApp} {
+		for file, role := range map[string]string{"reporter.dsn": postgres.RoleReporter, "app.dsn": postgres.RoleApp, "owner.dsn": postgres.RoleOwner} {
 			if err := writeSecret(filepath.Join(cfg.DataDir, file), private.DSN(role)); err != nil {
 				return nil, err
 			}

@@ -46,7 +46,12 @@ type system struct {
 
 func start(t *testing.T) *system {
 	t.Helper()
-	s := &system{t: t, dir: postgrestest.Dir(t)}
+	return startIn(t, postgrestest.Dir(t))
+}
+
+func startIn(t *testing.T, dir string) *system {
+	t.Helper()
+	s := &system{t: t, dir: dir}
 	ctx, cancel := context.WithCancel(context.Background())
 	cfg := Config{
 		DataDir: s.dir, Listen: ListenConfig{GRPC: "127.0.0.1:0", NATS: "127.0.0.1:0", Console: "127.0.0.1:0", Metrics: "127.0.0.1:0"},

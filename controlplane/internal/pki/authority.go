@@ -119,6 +119,38 @@ func (a *Authority) openRoot(dir string) error {
 	return writeFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.root.Raw}))
 }
 
+// Rotate makes the authority in dir take a new issuing key and certificate at its next Open; the root key must be there. The old pair
+// is put aside. Leaves of the old key verify by the root until they end, so nothing breaks in between.
+func Rotate(cfg Config) (*x509.Certificate, error) {
+	if _, err := readKey(filepath.Join(cfg.Dir, "ca.key")); err != nil {
+		return nil, fmt.Errorf("rotate issuing key: the root key is needed: %w", err)
+	}
+	a, err := Open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := putAside(cfg.Dir, a.issuing); err != nil {
+		return nil, err
+	}
+	if a, err = Open(cfg); err != nil {
+		return nil, err
+	}
+	return a.issuing, nil
+}
+
+// putAside renames the issuing pair after the start of its life.
+func putAside(dir string, cert *x509.Certificate) error {
+	keep := filepath.Join(dir, "issuing-"+cert.NotBefore.UTC().Format("20060102-150405"))
+	err := errors.Join(os.Rename(filepath.Join(dir, "issuing.crt"), keep+".crt"), os.Rename(filepath.Join(dir, "issuing.key"), keep+".key"))
+	if err != nil {
+		return fmt.Errorf("put old issuing key aside: %w", err)
+	}
+	return nil
+}
+
+// Issuing returns the certificate that signs leaves now.
+func (a *Authority) Issuing() *x509.Certificate { return a.issuing }
+
 func (a *Authority) openIssuing(dir string) error {
 	certFile, keyFile := filepath.Join(dir, "issuing.crt"), filepath.Join(dir, "issuing.key")
 	cert, err := readCert(certFile)
@@ -148,9 +180,8 @@ func (a *Authority) openIssuing(dir string) error {
 		return errors.New("ca.key does not belong to ca.crt")
 	}
 	if cert != nil { // rotation: a new key with a new certificate; leaves of the old one verify by the root until they end
-		keep := filepath.Join(dir, "issuing-"+cert.NotAfter.UTC().Format("20060102"))
-		if err := errors.Join(os.Rename(certFile, keep+".crt"), os.Rename(keyFile, keep+".key")); err != nil {
-			return fmt.Errorf("put old issuing key aside: %w", err)
+		if err := putAside(dir, cert); err != nil {
+			return err
 		}
 	}
 	key, err := readOrMakeKey(keyFile)

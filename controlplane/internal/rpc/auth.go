@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 
@@ -172,6 +173,15 @@ func bearer(ctx context.Context) string {
 		}
 	}
 	return ""
+}
+
+// peerHost is the caller's address without its port.
+func peerHost(ctx context.Context) string {
+	host, _, err := net.SplitHostPort(peerAddress(ctx))
+	if err != nil {
+		return peerAddress(ctx)
+	}
+	return host
 }
 
 func peerAddress(ctx context.Context) string {

@@ -72,7 +72,7 @@ func (f *fleetService) Watch(_ *fleetv1.WatchRequest, stream grpc.ServerStreamin
 	id := box(stream.Context())
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
-	w := f.s.hub.join(id.Appliance, cancel)
+	w := f.s.hub.join(id, peerHost(stream.Context()), cancel)
 	defer f.s.hub.leave(w)
 	f.s.log.Debug("appliance connected", "clinic", id.Clinic, "appliance", id.Appliance)
 

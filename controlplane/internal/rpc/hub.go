@@ -4,12 +4,17 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/kadomori/kadomori/controlplane/internal/appliance"
+	"github.com/kadomori/kadomori/controlplane/internal/audit"
+	"github.com/kadomori/kadomori/controlplane/internal/pki"
 )
 
 // Times of the hub.
@@ -31,11 +36,30 @@ type hub struct {
 	refresh map[int32]bool // whose desired state is to be read
 	joined  map[int32]bool // to be noted as connected
 	left    map[int32]bool // to be noted as gone
+	places  map[int32]*places
 }
+
+// places are from where an appliance took over its own stream. One that moves does so once; two boxes with one key throw each other
+// out again and again.
+type places struct {
+	hosts map[string]bool
+	turns int
+	since time.Time
+	told  time.Time
+}
+
+// Takeovers by different hosts within cloneWindow that make a clone, and how often it is told.
+const (
+	cloneTurns  = 4
+	cloneWindow = 10 * time.Minute
+	cloneRepeat = time.Hour
+)
 
 // watcher is one Watch stream. Its channels have size 1 and newer state overwrites older, so a slow box costs nothing.
 type watcher struct {
 	id     int32
+	clinic int32
+	host   string // from where the box calls
 	cancel context.CancelCauseFunc
 	urgent chan struct{} // desired state changed
 	lazy   chan struct{} // committed changed
@@ -55,7 +79,7 @@ var (
 func newHub(s *Server) *hub {
 	return &hub{
 		s: s, kick: make(chan struct{}, 1), streams: map[int32]*watcher{},
-		refresh: map[int32]bool{}, joined: map[int32]bool{}, left: map[int32]bool{},
+		refresh: map[int32]bool{}, joined: map[int32]bool{}, left: map[int32]bool{}, places: map[int32]*places{},
 	}
 }
 
@@ -67,9 +91,10 @@ func poke(c chan struct{}) {
 }
 
 // join registers a stream; an older one of the same appliance ends.
-func (h *hub) join(id int32, cancel context.CancelCauseFunc) *watcher {
+func (h *hub) join(box pki.Identity, host string, cancel context.CancelCauseFunc) *watcher {
+	id := box.Appliance
 	w := &watcher{
-		id: id, cancel: cancel, urgent: make(chan struct{}, 1), lazy: make(chan struct{}, 1),
+		id: id, clinic: box.Clinic, host: host, cancel: cancel, urgent: make(chan struct{}, 1), lazy: make(chan struct{}, 1),
 		committed: map[[16]byte]uint64{}, acked: map[[16]byte]bool{},
 	}
 	h.mu.Lock()
@@ -80,6 +105,9 @@ func (h *hub) join(id int32, cancel context.CancelCauseFunc) *watcher {
 	}
 	if old := h.streams[id]; old != nil {
 		old.cancel(errReplaced)
+		if old.host != host {
+			h.tookOver(w, old.host)
+		}
 	} else {
 		h.s.metrics.watches.Inc()
 	}
@@ -88,6 +116,51 @@ func (h *hub) join(id int32, cancel context.CancelCauseFunc) *watcher {
 	delete(h.left, id)
 	poke(h.kick)
 	return w
+}
+
+// tookOver counts that a live stream was taken over from another host; h.mu is held. The same key at two places is a copied disk or
+// a stolen key: a person must look, and revoke.
+func (h *hub) tookOver(w *watcher, from string) {
+	now := h.s.now()
+	p := h.places[w.id]
+	if p == nil || now.Sub(p.since) > cloneWindow {
+		if len(h.places) >= maxPlaces {
+			clear(h.places)
+		}
+		told := time.Time{}
+		if p != nil {
+			told = p.told
+		}
+		p = &places{hosts: map[string]bool{}, since: now, told: told}
+		h.places[w.id] = p
+	}
+	p.hosts[from], p.hosts[w.host] = true, true
+	if p.turns++; p.turns < cloneTurns || now.Sub(p.told) < cloneRepeat {
+		return
+	}
+	p.told = now
+	hosts := slices.Sorted(maps.Keys(p.hosts))
+	h.s.log.Error("one key is used by two boxes; revoke the appliance", "appliance", w.id, "clinic", w.clinic, "hosts", hosts)
+	h.s.metrics.clones.Inc()
+	go h.s.noteClone(w.clinic, w.id, hosts)
+}
+
+// maxPlaces bounds the memory of who moved.
+const maxPlaces = 10_000
+
+// noteClone writes a clone into the audit log.
+func (s *Server) noteClone(clinic, id int32, hosts []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	err := s.cfg.DB.As(ctx, []int32{clinic}, func(tx pgx.Tx) error {
+		return audit.Append(ctx, tx, audit.Entry{
+			Actor: "system", Action: "appliance.cloned", Target: fmt.Sprintf("appliance:%d", id), Clinic: clinic,
+			Reason: "one key is used from several places", Detail: map[string][]string{"hosts": hosts},
+		})
+	})
+	if err != nil {
+		s.log.Error("clone not written to the audit log", "appliance", id, "err", err)
+	}
 }
 
 func (h *hub) leave(w *watcher) {

@@ -92,6 +92,7 @@ type Server struct {
 
 type metrics struct {
 	watches  prometheus.Gauge
+	clones   prometheus.Counter
 	pushes   prometheus.Counter
 	fetched  prometheus.Counter
 	requests *prometheus.CounterVec
@@ -136,12 +137,13 @@ func New(cfg Config) (*Server, error) {
 func newMetrics(r prometheus.Registerer) metrics {
 	m := metrics{
 		watches:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "kadomori_rpc_watches", Help: "Appliances connected to this process."}),
+		clones:   prometheus.NewCounter(prometheus.CounterOpts{Name: "kadomori_rpc_clones_total", Help: "Appliances whose key was used from several places."}),
 		pushes:   prometheus.NewCounter(prometheus.CounterOpts{Name: "kadomori_rpc_pushes_total", Help: "Desired states sent."}),
 		fetched:  prometheus.NewCounter(prometheus.CounterOpts{Name: "kadomori_rpc_fetched_bytes_total", Help: "Bundle content sent, bytes."}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kadomori_rpc_requests_total", Help: "Calls that ended, by method and code."}, []string{"method", "code"}),
 	}
 	if r != nil {
-		r.MustRegister(m.watches, m.pushes, m.fetched, m.requests)
+		r.MustRegister(m.watches, m.clones, m.pushes, m.fetched, m.requests)
 	}
 	return m
 }

@@ -196,6 +196,7 @@ END $$;
 -- +goose StatementEnd
 REVOKE ALL ON FUNCTION event_drop_empty_partition FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION event_drop_empty_partition TO kadomori_ingest;
+GRANT EXECUTE ON FUNCTION event_outside_partitions TO kadomori_app, kadomori_fleet;
 
 -- +goose Down
 SELECT 1;

@@ -285,7 +285,7 @@ func (a *agent) startPolicy() error {
 	}
 	m, err := policy.New(policy.Config{
 		Dir: a.cfg.bundleDir(), ApplianceID: id.Appliance(), Keys: id.BundleKeys, Apply: a.apply, Changed: a.policyChanged,
-		Fetch: a.fetch, Options: opt, Test: detectSynthetic, Probe: a.probe, Grace: time.Duration(a.cfg.Management.RevertAfter), Log: a.log,
+		Fetch: a.fetch, Options: opt, Test: detectSynthetic, Probe: a.probe, Now: a.now, Grace: time.Duration(a.cfg.Management.RevertAfter), Log: a.log,
 	})
 	if err != nil {
 		return err
@@ -558,7 +558,7 @@ func (a *agent) talk(ctx context.Context, id *enrol.Identity) error {
 	g.start("policy", a.policy.Run)
 	g.start("commands", a.commands.Run)
 	g.start("uplink", up.Run)
-	g.start("certificate renewal", (&enrol.Renewer{Identity: id, Log: a.log}).Run)
+	g.start("certificate renewal", (&enrol.Renewer{Identity: id, Now: a.now, Log: a.log}).Run)
 	<-ctx.Done()
 	cancel()
 	g.stop()
@@ -584,6 +584,20 @@ func (a *agent) fetch(ctx context.Context, digest [32]byte, offset, size uint64,
 		return errors.New("fetch bundle: the control plane is not connected")
 	}
 	return fc.Fetch(ctx, digest, offset, size, w)
+}
+
+// now is the control plane's time as far as it is known: expiries must not hang on a box's wrong clock. Events carry the box's
+// own time, and the offset beside it.
+func (a *agent) now() time.Time {
+	a.mu.Lock()
+	fc := a.fleet
+	a.mu.Unlock()
+	if fc != nil {
+		if ms, ok := fc.ClockOffset(); ok {
+			return time.Now().Add(-time.Duration(ms) * time.Millisecond)
+		}
+	}
+	return time.Now()
 }
 
 // probe reaches the control plane over a connection made anew.

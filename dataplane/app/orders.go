@@ -109,7 +109,7 @@ func (c *Config) commandDir() string { return filepath.Join(c.StateDir, "command
 // startCommands puts the quarantine back in force and takes orders from now on.
 func (a *agent) startCommands(id *enrol.Identity) error {
 	r, err := command.New(command.Config{
-		Dir: a.cfg.commandDir(), ApplianceID: id.Appliance(), Keys: id.BundleKeys, Actions: orders{a}, Changed: a.policyChanged, Log: a.log,
+		Dir: a.cfg.commandDir(), ApplianceID: id.Appliance(), Keys: id.BundleKeys, Actions: orders{a}, Changed: a.policyChanged, Now: a.now, Log: a.log,
 	})
 	if err != nil {
 		return err

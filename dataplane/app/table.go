@@ -16,7 +16,8 @@ type table struct {
 func (t *table) section(name string) { fmt.Fprintf(&t.b, "\n%s\n", name) }
 
 func (t *table) row(name, format string, args ...any) {
-	fmt.Fprintf(&t.b, "  %-14s %s\n", name, fmt.Sprintf(format, args...))
+	t.b.WriteString(strings.TrimRight(fmt.Sprintf("  %-14s %s", name, fmt.Sprintf(format, args...)), " "))
+	t.b.WriteByte('\n')
 }
 
 // columns writes rows with columns as wide as their widest cell; the first is left-aligned, the rest right.

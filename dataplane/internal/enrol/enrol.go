@@ -147,7 +147,7 @@ func pinnedCredentials(c claim.Claim) (credentials.TransportCredentials, func() 
 			// The system's authorities say nothing here: verifyPinned replaces the usual verification by a stricter one.
 			InsecureSkipVerify: true, //nolint:gosec // see VerifyConnection
 			VerifyConnection: func(cs tls.ConnectionState) error {
-				err := verifyPinned(c, host, cs.PeerCertificates)
+				err := verifyPinned(c, host, cs.PeerCertificates, time.Now())
 				if err != nil {
 					select {
 					case failed <- err:
@@ -167,10 +167,13 @@ func pinnedCredentials(c claim.Claim) (credentials.TransportCredentials, func() 
 }
 
 // verifyPinned is x509's verification with the pinned certificate as the only root.
-func verifyPinned(c claim.Claim, host string, chain []*x509.Certificate) error {
+func verifyPinned(c claim.Claim, host string, chain []*x509.Certificate, now time.Time) error {
 	roots, middle := x509.NewCertPool(), x509.NewCertPool()
 	found := false
 	for i, cert := range chain {
+		// A box that wakes up in 1970 must be able to enrol: the pin, not the clock, says whom it talks to. A certificate
+		// whose time is over is refused all the same.
+		now = later(now, cert.NotBefore)
 		if c.PinnedBy([]*x509.Certificate{cert}) {
 			roots.AddCert(cert)
 			found = true
@@ -181,7 +184,7 @@ func verifyPinned(c claim.Claim, host string, chain []*x509.Certificate) error {
 	if !found {
 		return ErrPin
 	}
-	if _, err := chain[0].Verify(x509.VerifyOptions{DNSName: host, Roots: roots, Intermediates: middle}); err != nil {
+	if _, err := chain[0].Verify(x509.VerifyOptions{DNSName: host, Roots: roots, Intermediates: middle, CurrentTime: now}); err != nil {
 		return fmt.Errorf("%w: %w", ErrPin, err)
 	}
 	return nil

@@ -388,3 +388,30 @@ func FuzzLoadIdentity(f *testing.F) {
 		}
 	})
 }
+
+func TestClockBeforeTheCertificatesDoesNotKeepTheBoxOut(t *testing.T) {
+	c := startCentre(t)
+	id, err := Enrol(t.Context(), Config{Dir: t.TempDir(), Claim: c.claim.Text(), Keys: KeyStore{Kind: "file"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := id.TLS().Time(); got.Before(id.cert.Load().Leaf.NotBefore) {
+		t.Errorf("TLS believes that it is %v", got)
+	}
+	if got := later(time.Unix(0, 0), id.NotAfter()); !got.Equal(id.NotAfter()) {
+		t.Errorf("later = %v", got)
+	}
+	chain := []*x509.Certificate{}
+	conn, err := tls.Dial("tcp", c.addr, id.TLS())
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain = append(chain, conn.ConnectionState().PeerCertificates...)
+	conn.Close()
+	if err := verifyPinned(c.claim, "127.0.0.1", chain, time.Unix(0, 0)); err != nil {
+		t.Errorf("in 1970: %v", err)
+	}
+	if err := verifyPinned(c.claim, "127.0.0.1", chain, time.Now().Add(365*24*time.Hour)); !errors.Is(err, ErrPin) {
+		t.Errorf("a year after the certificates' end: %v", err)
+	}
+}

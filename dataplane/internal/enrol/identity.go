@@ -175,10 +175,20 @@ func (id *Identity) TLS() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		RootCAs:    pool,
+		// A box without a clock battery wakes up in 1970, when no certificate is valid yet. It was told the time at least
+		// once: no moment before its own certificate is now.
+		Time: func() time.Time { return later(time.Now(), id.cert.Load().Leaf.NotBefore) },
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return id.cert.Load(), nil
 		},
 	}
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 // loadKey reads the private key. It refuses a file that others may read, because then the key may be known to them.

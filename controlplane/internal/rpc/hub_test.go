@@ -3,12 +3,16 @@ package rpc
 import (
 	"context"
 	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/jackc/pgx/v5"
 	dto "github.com/prometheus/client_model/go"
+	"google.golang.org/grpc/credentials"
 
 	"github.com/kadomori/kadomori/controlplane/internal/appliance"
 	"github.com/kadomori/kadomori/controlplane/internal/pki"
@@ -114,5 +118,42 @@ func TestLaterStreamReplacesTheEarlierAndRevocationCutsIt(t *testing.T) {
 	h.join(id, "a", func(err error) { late = err })
 	if !errors.Is(late, errStopping) {
 		t.Errorf("stream after the stop ended with %v", late)
+	}
+}
+
+// slow is a handshake that takes as long as the test wants.
+type slow struct {
+	credentials.TransportCredentials
+	running, most *atomic.Int32
+	release       chan struct{}
+}
+
+func (s slow) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	if n := s.running.Add(1); n > s.most.Load() {
+		s.most.Store(n)
+	}
+	<-s.release
+	s.running.Add(-1)
+	return nil, nil, nil
+}
+
+func TestFewHandshakesRunAtOnceAndAllGetTheirTurn(t *testing.T) {
+	t.Parallel()
+	s := slow{running: &atomic.Int32{}, most: &atomic.Int32{}, release: make(chan struct{})}
+	c := pace(s)
+	var all sync.WaitGroup
+	for range 4 * maxHandshakes {
+		all.Go(func() {
+			if _, _, err := c.ServerHandshake(nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range 4 * maxHandshakes {
+		s.release <- struct{}{}
+	}
+	all.Wait()
+	if n := s.most.Load(); n > maxHandshakes || n < 1 {
+		t.Errorf("%d handshakes ran at once, limit %d", n, maxHandshakes)
 	}
 }

@@ -121,7 +121,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	tlsConfig.NextProtos = []string{"h2"}
 	s.grpc = grpc.NewServer(
-		grpc.Creds(credentials.NewTLS(tlsConfig)),
+		grpc.Creds(pace(credentials.NewTLS(tlsConfig))),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 20 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 60 * time.Second, Timeout: 20 * time.Second, MaxConnectionAge: 6 * time.Hour, MaxConnectionAgeGrace: time.Minute}),
 		grpc.ReadBufferSize(ioBuffer), grpc.WriteBufferSize(ioBuffer), // write buffers are shared by default

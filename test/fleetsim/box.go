@@ -187,6 +187,9 @@ func (b *Box) Run(ctx context.Context) error {
 		}
 		defer nc.Close()
 	}
+	if s := b.cfg.Behaviour.Spread; s > 0 { // boxes are not plugged in at one moment
+		_ = wait(ctx, s)
+	}
 	fleet := fleetv1.NewFleetServiceClient(conn)
 	pause := time.Second
 	for ctx.Err() == nil {

@@ -135,13 +135,9 @@ func (b *Builder) deviceFacts(bk *book, s *suspect) DeviceFacts {
 		Identity: s.Identity, Certainty: s.certainty, Signals: slices.Sorted(maps.Keys(s.signals)), First: stamp(s.first), Last: stamp(s.last),
 		CareCritical: b.care(s.Identity), Every: every(s.times),
 	}
-	var both set
-	merge(&both, &s.blocked.ids)
-	merge(&both, &s.passed.ids)
 	d.Ev = bk.events(what+"/statements", "count", "report_infected", s.statements.rows, &s.statements).Ev
-	d.Detected = bk.events(what+"/detected", "count", "report_finding", s.total(), &both)
-	d.Blocked = bk.events(what+"/blocked", "count", "report_finding", s.blocked.n, &s.blocked.ids)
-	d.Passed = bk.events(what+"/passed", "count", "report_finding", s.passed.n, &s.passed.ids)
+	contacts := category{blocked: s.blocked, passed: s.passed}
+	d.Detected, d.Blocked, d.Passed = contacts.book(bk, what)
 	for c, n := range s.contacts {
 		c.Count = n
 		d.Contacts = append(d.Contacts, c)
@@ -219,6 +215,15 @@ func (c *category) book(bk *book, what string) (detected, blocked, passed Num) {
 	if c.blocked.n+c.passed.n == 0 {
 		none := bk.events(what+"/detected", "count", "report_finding", 0, nil)
 		return none, none, none
+	}
+	// Where all were stopped, or none, detected and blocked (or passed) are the same rows: one entry says both.
+	switch {
+	case c.passed.n == 0:
+		all := bk.events(what+"/all-blocked", "count", "report_finding", c.blocked.n, &c.blocked.ids)
+		return all, all, bk.events(what+"/passed", "count", "report_finding", 0, nil)
+	case c.blocked.n == 0:
+		all := bk.events(what+"/all-passed", "count", "report_finding", c.passed.n, &c.passed.ids)
+		return all, bk.events(what+"/blocked", "count", "report_finding", 0, nil), all
 	}
 	var both set
 	merge(&both, &c.blocked.ids)

@@ -104,7 +104,9 @@ func Files(f *month.Facts, w *wording.Set) (evidence, devices []byte, err error)
 			rows = append(rows, append(head, "", "", ""))
 		}
 		for _, s := range e.Of {
-			rows = append(rows, append(head[:8:8], strconv.Itoa(int(s.Appliance)), s.Stream, s.Seqs))
+			for _, seqs := range chunks(s.Seqs) {
+				rows = append(rows, append(head[:8:8], strconv.Itoa(int(s.Appliance)), s.Stream, seqs))
+			}
 		}
 	}
 	if evidence, err = table(rows); err != nil {
@@ -123,6 +125,20 @@ func Files(f *month.Facts, w *wording.Set) (evidence, devices []byte, err error)
 		return nil, nil, err
 	}
 	return evidence, devices, k.err
+}
+
+// maxCell is what spreadsheets take in a cell (32,767 characters), with room.
+const maxCell = 30_000
+
+// chunks cuts a list of runs at commas, so that no cell is too long.
+func chunks(seqs string) []string {
+	var out []string
+	for len(seqs) > maxCell {
+		cut := strings.LastIndexByte(seqs[:maxCell], ',')
+		out = append(out, seqs[:cut])
+		seqs = seqs[cut+1:]
+	}
+	return append(out, seqs)
 }
 
 // table writes CSV as spreadsheets here want it: with a byte order mark, CRLF, and no cell that could be taken for a formula.

@@ -1,6 +1,9 @@
 package page
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestFormats(t *testing.T) {
 	for n, want := range map[int64]string{0: "0", 999: "999", 1284: "1,284", 1234567: "1,234,567", -1000: "-1,000"} {
@@ -17,5 +20,24 @@ func TestFormats(t *testing.T) {
 		if got := duration(ms); got != want {
 			t.Errorf("duration(%d) = %s, want %s", ms, got, want)
 		}
+	}
+}
+
+func TestChunksLoseNothing(t *testing.T) {
+	var b strings.Builder
+	for i := range 20_000 {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(comma(int64(i))[:1] + "-12345678")
+	}
+	got := chunks(b.String())
+	for _, c := range got {
+		if len(c) > maxCell {
+			t.Errorf("a cell of %d characters", len(c))
+		}
+	}
+	if len(got) < 5 || strings.Join(got, ",") != b.String() {
+		t.Errorf("%d chunks don't join to the whole", len(got))
 	}
 }

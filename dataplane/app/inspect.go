@@ -7,12 +7,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/kadomori/kadomori/dataplane/internal/engine"
 	"github.com/kadomori/kadomori/dataplane/internal/eve"
+	"github.com/kadomori/kadomori/dataplane/internal/finding"
 	"github.com/kadomori/kadomori/dataplane/internal/pcap"
 	"github.com/kadomori/kadomori/dataplane/internal/rule"
 	policyv1 "github.com/kadomori/kadomori/proto/gen/kadomori/policy/v1"
@@ -33,6 +35,8 @@ type inspectOptions struct {
 	checksums    string
 	thresholds   string
 	pcapDir      string
+	measure      string
+	profile      string
 }
 
 // inspectCommand reads capture files through the same engine as the wire.
@@ -50,7 +54,7 @@ func inspectCommand() *cobra.Command {
 	f.StringArrayVar(&o.rules, "rules", nil, "rule file, repeatable")
 	f.StringArrayVar(&o.pcaps, "pcap", nil, "capture file, - is standard input; repeatable")
 	f.StringVar(&o.policy, "policy", "", "policy as JSON (kadomori.policy.v1.Policy): home nets, zones, detectors")
-	f.StringVar(&o.eve, "eve", "-", "where the lines go, - is standard output")
+	f.StringVar(&o.eve, "eve", "-", "where the lines go: - is standard output, none prints nothing")
 	f.StringArrayVar(&o.vars, "var", nil, "address or port variable of the rules, NAME=VALUE; repeatable")
 	f.StringVar(&o.classes, "classification", "", "classification.config of the rules")
 	f.StringVar(&o.cache, "cache", "", "folder that keeps compiled pattern databases")
@@ -59,6 +63,8 @@ func inspectCommand() *cobra.Command {
 	f.StringVar(&o.checksums, "checksums", "auto", "none: don't check; all: leave packets with a wrong sum out of streams; auto: as all, unless the first packets are mostly wrong (offloaded at the capturing host)")
 	f.StringVar(&o.thresholds, "threshold-file", "", "threshold.config of the rules")
 	f.StringVar(&o.pcapDir, "pcap-dir", "", "folder of capture files, read in the order of their names")
+	f.StringVar(&o.measure, "measure", "", "write how long packets took, memory and allocations to this file, as JSON")
+	f.StringVar(&o.profile, "cpu-profile", "", "write a CPU profile of the packet loop to this file")
 	f.BoolVar(&o.midstream, "midstream", false, "look into TCP connections whose start is not in the file")
 	return c
 }
@@ -81,7 +87,8 @@ func runInspect(cmd *cobra.Command, o *inspectOptions) (err error) {
 		return errors.New("inspect: no --pcap or --pcap-dir given")
 	}
 	out := cmd.OutOrStdout()
-	if o.eve != "-" {
+	silent := o.eve == "none"
+	if o.eve != "-" && !silent {
 		file, err := os.Create(o.eve)
 		if err != nil {
 			return fmt.Errorf("create eve file: %w", err)
@@ -90,8 +97,12 @@ func runInspect(cmd *cobra.Command, o *inspectOptions) (err error) {
 		out = file
 	}
 	w := eve.NewWriter(out)
+	var sink finding.Sink = w
+	if silent {
+		sink = nothing{}
+	}
 	e, err := engine.New(engine.Config{
-		Sink: w, Offline: true, Transactions: true, Prevent: o.simulateIPS, NoMidstream: !o.midstream, FirstFlowID: 1,
+		Sink: sink, Offline: true, Transactions: !silent, Prevent: o.simulateIPS, NoMidstream: !o.midstream, FirstFlowID: 1,
 		Checksums: checks, Inline: o.streamInline || o.simulateIPS,
 	})
 	if err != nil {
@@ -102,13 +113,19 @@ func runInspect(cmd *cobra.Command, o *inspectOptions) (err error) {
 			return err
 		}
 	}
+	began := time.Now()
 	set, err := loadRules(cmd.ErrOrStderr(), o)
 	if err != nil {
 		return err
 	}
+	m := measurement{CompileSeconds: time.Since(began).Seconds()}
 	if set != nil {
 		defer set.Close()
 		e.SetRules(set)
+	}
+	stop, err := m.begin(o.profile)
+	if err != nil {
+		return err
 	}
 	for i, name := range pcaps {
 		src := &pcap.Source{Name: name, Open: opener(cmd, name)}
@@ -118,6 +135,10 @@ func runInspect(cmd *cobra.Command, o *inspectOptions) (err error) {
 		if i == len(pcaps)-1 {
 			e.Flush()
 		}
+	}
+	stop()
+	if o.measure != "" {
+		err = errors.Join(err, m.write(o.measure, e.Stats()))
 	}
 	return errors.Join(err, w.Close())
 }

@@ -32,7 +32,7 @@ static __always_inline int edge(struct xdp_md *xdp, __u32 port)
 	int v = CONTINUE;
 	if (steps & STEP_QUARANTINE)
 		v = quarantine(&p);
-	if (v == CONTINUE)
+	if (v == CONTINUE && c->steps & STEP_FLOW)
 		v = flow_verdict(&p);
 	if (v == CONTINUE && steps & STEP_BLOCK)
 		v = block(&p);

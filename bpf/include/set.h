@@ -54,6 +54,19 @@ __noinline __u32 set_search4(__u32 slot, __u32 address)
 	if (!head || !levels)
 		return 0;
 	__u32 leaves = head->w[SET_V4_LEAVES], n = head->w[SET_V4_LEVELS], at = 0;
+	if (levels->w[SET_V4_HOSTS]) {
+		at = address * 0x9e3779b1U >> 8 & levels->w[SET_V4_HOST_MASK];
+		l = set_line(image, levels->w[SET_V4_HOSTS] + at);
+		if (!l)
+			return 0;
+#pragma clang loop unroll(full)
+		for (int i = 0; i < 8; i++)
+			if (l->w[i] == address && l->w[8 + i])
+				return l->w[8 + i];
+		if (!leaves)
+			return 0;
+		at = 0;
+	}
 #pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < SET_LEVELS_V4; i++) {
 		if (i >= n)

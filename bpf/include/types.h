@@ -139,6 +139,7 @@ struct control_page {
 #define STEP_NEVER_BLOCK 4U
 #define STEP_ZONE 8U
 #define STEP_RATE 16U
+#define STEP_FLOW 32U
 
 enum agent_state {
 	AGENT_NONE = 0,
@@ -187,10 +188,13 @@ struct sample_window {
  * in a static tree of the boundaries at which the answer changes. A line above the leaves has the first keys of the lines
  * below it: 16 IPv4 addresses or 8 high halves of IPv6 ones. A leaf has 8 IPv4 keys (words 0-7) and their values (8-15), or 3
  * IPv6 keys (words 0-11) and their values (12-14). Each IPv6 leaf starts at a low half of 0; when more than 3 keys have the
- * same high half, word 15 of the leaf is a number of lines, from line word 12 on, that are leaves in order. A value is the
- * list's id plus one, 0 outside of the set.
+ * same high half, word 15 of the leaf is a number of lines, from line word 12 on, that are leaves in order. When most IPv4
+ * prefixes are single addresses, these lie in a hash instead (8 keys a line, words 0-7, with their values, 8-15); those that
+ * find their line full are in the tree with the rest. A value is the list's id plus one, 0 outside of the set.
  */
-#define SET_LEVELS_V4 8	 /* above the leaves; 16^8 of them */
+#define SET_LEVELS_V4 7	 /* above the leaves; 16^7 of them */
+#define SET_V4_HOSTS 14	 /* word of line 1: first line of the hash of single IPv4 addresses; 0: none */
+#define SET_V4_HOST_MASK 15 /* word of line 1: its lines minus one */
 #define SET_LEVELS_V6 9	 /* 8^9 */
 #define SET_OVERFLOW 24	 /* halvings of a long leaf */
 #define SET_FILTER_HASHES 3

@@ -290,27 +290,34 @@ func (w *wireLab) nft(t testing.TB, list string) {
 	}
 }
 
-// TestWireFloodAgainstPeers drops the same floods by our program, by nftables, and by xdp-filter.
-func TestWireFloodAgainstPeers(t *testing.T) {
+// ours is what the flood costs when our program drops it.
+func ours(t *testing.T, list string) float64 {
+	w := newWireLab(t)
+	a := w.startAgent(t)
+	a.tell("block-file "+list, "set")
+	ns := w.flood(t, list)
+	if s := a.tell("status", "status").Status; s.Ports[1].Dropped.Packets == 0 {
+		t.Error("the flood was not dropped")
+	}
+	a.stop()
+	return ns
+}
+
+func needFigures(t *testing.T) {
+	t.Helper()
 	if figuresFile == "" {
 		t.Skip("KADOMORI_FIGURES is missing: the benchmark runs this")
 	}
-	ours := func(list string) float64 {
-		w := newWireLab(t)
-		a := w.startAgent(t)
-		a.tell("block-file "+list, "set")
-		ns := w.flood(t, list)
-		if s := a.tell("status", "status").Status; s.Ports[1].Dropped.Packets == 0 {
-			t.Error("the flood was not dropped")
-		}
-		a.stop()
-		return ns
-	}
+}
+
+// TestWireFloodAgainstNFTables drops the same floods by our program and by an interval set of nftables.
+func TestWireFloodAgainstNFTables(t *testing.T) {
+	needFigures(t)
 	lists := newWireLab(t)
 	for _, n := range []int{100_000, 1_000_000} {
 		size := map[int]string{100_000: "100k", 1_000_000: "1m"}[n]
 		list := lists.list(t, n, false)
-		own := ours(list)
+		own := ours(t, list)
 		figure(t, "flood_ours_"+size+"_ns", own)
 		w := newWireLab(t)
 		w.nft(t, list)
@@ -321,8 +328,14 @@ func TestWireFloodAgainstPeers(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// TestWireFloodAgainstXDPFilter drops the same flood by our program and by xdp-filter, which holds 10,000 addresses at most.
+func TestWireFloodAgainstXDPFilter(t *testing.T) {
+	needFigures(t)
+	lists := newWireLab(t)
 	hosts := lists.list(t, 10_000, true)
-	own := ours(hosts)
+	own := ours(t, hosts)
 	figure(t, "flood_ours_10k_ns", own)
 	w := newWireLab(t)
 	// xdp-filter wants its maps in /sys/fs/bpf: a private mount, which goes with the shell; the program stays on the port.

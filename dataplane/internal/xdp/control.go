@@ -17,6 +17,7 @@ const (
 	stepNeverBlock
 	stepZone
 	stepRate
+	stepFlow
 )
 
 const (

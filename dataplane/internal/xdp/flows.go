@@ -77,6 +77,7 @@ func newFlowTable(w *Wire) (*flowTable, error) {
 		return nil, fmt.Errorf("read flows: %w", err)
 	}
 	t.filter.rebuild(present)
+	w.control.setStep(stepFlow, len(present) > 0)
 	err = t.each(t.told, func(k *edgeFlowKey, v *edgeFlow) {
 		t.memory[*k] = tally{v.Packets, v.Bytes}
 	})
@@ -127,6 +128,7 @@ func (t *flowTable) install(key *edgeFlowKey, verdict uint8) bool {
 	}
 	e := bpfElement{fd: uint32(t.flows.FD()), key: unsafe.Pointer(key), value: unsafe.Pointer(&v), flags: unix.BPF_NOEXIST}
 	t.filter.add(key)
+	t.w.control.setStep(stepFlow, true)
 	errno := bpfElem(unix.BPF_MAP_UPDATE_ELEM, &e)
 	if errno == unix.EEXIST {
 		// Another verdict for a flow that has one: its counts must not be lost.

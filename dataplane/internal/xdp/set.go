@@ -32,7 +32,7 @@ const (
 	v6Keys      = 8
 	v4LeafKeys  = 8
 	v6LeafKeys  = 3
-	maxLevelsV4 = 8
+	maxLevelsV4 = 7
 	maxLevelsV6 = 9
 
 	wordV4Filter  = 0
@@ -46,11 +46,15 @@ const (
 	wordV4Leaves  = 8
 	wordV6Leaves  = 9
 
+	wordV4Hosts    = 14 // of line 1
+	wordV4HostMask = 15
+
 	anchor32 = 1
 	anchor48 = 2
 
 	filterHashes = 3 // SET_FILTER_HASHES
 
+	hostFactor = 0x9e3779b1         // 2^32 divided by the golden ratio
 	hashFactor = 0x9e3779b97f4a7c15 // 2^64 divided by the golden ratio: Fibonacci hashing
 )
 
@@ -96,6 +100,8 @@ func (p v6Prefix) last() u128 {
 type setPlan struct {
 	v4      []v4Prefix
 	v6      []v6Prefix
+	hosts   []uint32       // hash of single IPv4 addresses: lines of eight keys and their eight values
+	rest    []v4Prefix     // of v4: what is in the tree
 	refused []netip.Prefix // too short; at most 16 are kept
 	nRefuse int
 
@@ -106,6 +112,7 @@ type setPlan struct {
 	short6, filter6, shift6 uint32
 	anchors                 uint32
 	leaves4, leaves6, over6 uint32
+	hosts4                  uint32
 	lines                   uint32
 	extra                   func(w []uint32, d []uint64) // writes tables behind the set
 }
@@ -214,6 +221,12 @@ func (p *setPlan) layout() {
 		}
 		p.shift4 = uint32(32 - width)
 		p.filter4 = take(1 << (width - 9))
+		p.hashHosts()
+		if len(p.hosts) > 0 {
+			p.hosts4 = take(len(p.hosts) / 16)
+		}
+	}
+	if len(p.rest) > 0 {
 		p.boundaries4(func(uint32, uint32) { p.n4++ })
 		leaves := (p.n4 + v4LeafKeys - 1) / v4LeafKeys
 		p.levels4 = layLevels(leaves, v4Keys, take)
@@ -246,6 +259,36 @@ func (p *setPlan) layout() {
 		p.over6 = take(p.nOver6)
 	}
 	p.lines = next
+}
+
+// hashHosts puts single addresses into a hash when they are most of the list, four a line on average; the few that find their
+// line full stay with the rest. A tree of them would be walked over several lines.
+func (p *setPlan) hashHosts() {
+	n := 0
+	for _, x := range p.v4 {
+		if x.bits == 32 {
+			n++
+		}
+	}
+	p.rest = p.v4
+	if n < 64 || n < len(p.v4)/2 {
+		return
+	}
+	lines := 1 << bits.Len(uint(n/4))
+	p.hosts = make([]uint32, lines*16)
+	p.rest = make([]v4Prefix, 0, len(p.v4)-n+n/16)
+	used := make([]uint8, lines)
+	for _, x := range p.v4 {
+		if x.bits == 32 {
+			at := int(x.addr * hostFactor >> 8 & uint32(lines-1))
+			if k := int(used[at]); k < 8 {
+				p.hosts[at*16+k], p.hosts[at*16+8+k] = x.addr, x.value
+				used[at]++
+				continue
+			}
+		}
+		p.rest = append(p.rest, x)
+	}
 }
 
 // layLevels gives the levels above the leaves their lines, from the root. One leaf needs none.
@@ -292,7 +335,7 @@ func (p *setPlan) boundaries4(emit func(addr, value uint32)) {
 			set(end+1, v)
 		}
 	}
-	for _, x := range p.v4 {
+	for _, x := range p.rest {
 		closeUpTo(x.addr, false)
 		set(x.addr, x.value)
 		stack[depth] = open{x.last(), x.value}
@@ -374,6 +417,12 @@ func (p *setPlan) write(mem []byte) {
 				bit(p.filter4, b)
 			}
 		}
+	}
+	if len(p.hosts) > 0 {
+		w[16+wordV4Hosts], w[16+wordV4HostMask] = p.hosts4, uint32(len(p.hosts)/16-1)
+		copy(w[p.hosts4*16:], p.hosts)
+	}
+	if len(p.rest) > 0 {
 		i := uint32(0)
 		var last uint32
 		put := func(a, v uint32) {

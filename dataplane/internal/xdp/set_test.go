@@ -165,6 +165,30 @@ func TestSetAgainstNaive(t *testing.T) {
 	}
 }
 
+// TestSetOfHosts has lists that are mostly single addresses, dense enough that lines of the hash overflow.
+func TestSetOfHosts(t *testing.T) {
+	w := loadProgram(t)
+	r := rand.New(rand.NewPCG(15, 16))
+	for _, n := range []int{63, 64, 100, 3000, 40000} {
+		s := []BlockSet{{ID: 4, Name: "hosts", Prefixes: prefixes("0.0.0.0/32", "255.255.255.255/32", "11.0.0.0/24", "::1/128")}, {ID: 5, Name: "more"}}
+		addrs := neighbours(s[0].Prefixes[2])
+		for range n {
+			var b [4]byte
+			binary.BigEndian.PutUint32(b[:], r.Uint32()&0x0f00ffff)
+			a := netip.AddrFrom4(b)
+			k := r.IntN(2)
+			s[k].Prefixes = append(s[k].Prefixes, netip.PrefixFrom(a, 32))
+			addrs = append(addrs, a)
+			if next := a.Next(); next.IsValid() {
+				addrs = append(addrs, next)
+			}
+		}
+		addrs = append(addrs, netip.MustParseAddr("0.0.0.0"), netip.MustParseAddr("255.255.255.255"), netip.MustParseAddr("255.255.255.254"))
+		r.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+		w.checkSet(t, s, addrs[:min(len(addrs), 2000)])
+	}
+}
+
 func TestSetRefusesABadPrefix(t *testing.T) {
 	w := loadProgram(t)
 	good := []BlockSet{{ID: 1, Name: "good", Prefixes: prefixes("198.51.100.0/24")}}

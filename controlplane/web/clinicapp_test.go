@@ -260,3 +260,39 @@ func TestClinicPageLooksRight(t *testing.T) {
 		t.Error("browser: ", p)
 	}
 }
+
+// TestAdministratorMakesTheTeam adds an analyst who can sign in, then switches them off; nobody else may, and not oneself.
+func TestAdministratorMakesTheTeam(t *testing.T) {
+	c := start(t, 1, 5)
+	op := c.login(t)
+	if status, _, _ := c.get(t, "/settings/team", "ja", op); status != http.StatusForbidden {
+		t.Errorf("an analyst opens the team's page: %d", status)
+	}
+	c.seed.exec(t, `UPDATE operator SET role = 'admin'; DELETE FROM operator_session`)
+	op = c.login(t)
+	_, _, page := c.get(t, "/settings/team", "ja", op)
+	check(t, "/settings/team", page)
+	csrf := csrfOf(t, page)
+	if status, _, _, _ := c.post(t, "/settings/team", op, url.Values{"csrf": {csrf}, "name": {"Bad Name"}, "display": {"x"}, "role": {"analyst"}}); status != http.StatusUnprocessableEntity {
+		t.Errorf("bad name: %d", status)
+	}
+	_, _, _, page = c.post(t, "/settings/team", op, url.Values{"csrf": {csrf}, "name": {"suzuki"}, "display": {"鈴木 葵"}, "role": {"analyst"}})
+	check(t, "new operator", page)
+	m := regexp.MustCompile(`<pre class="pass" tabindex="0">([A-Z2-7]{26})</pre>`).FindStringSubmatch(page)
+	if m == nil {
+		t.Fatal("no password is shown")
+	}
+	in := url.Values{"name": {"suzuki"}, "password": {m[1]}}
+	if status, to, _, _ := c.post(t, "/login", nil, in); status != http.StatusSeeOther || to != "/" {
+		t.Errorf("new operator's login: %d", status)
+	}
+	if status, _, _, _ := c.post(t, "/settings/team/suzuki/disable", op, url.Values{"csrf": {csrf}}); status != http.StatusSeeOther {
+		t.Errorf("switching off: %d", status)
+	}
+	if status, _, _, _ := c.post(t, "/login", nil, in); status != http.StatusUnauthorized {
+		t.Errorf("a switched-off operator signs in: %d", status)
+	}
+	if status, _, _, _ := c.post(t, "/settings/team/kato/disable", op, url.Values{"csrf": {csrf}}); status != http.StatusConflict {
+		t.Errorf("switching oneself off: %d", status)
+	}
+}

@@ -113,7 +113,7 @@ func start(t *testing.T, clinics, alerts int) *console {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := web.New(web.Config{DB: c.db, Accounts: accounts{acc}, Appliances: publisher, Claims: claims, Rollouts: ro, Log: log})
+	h, err := web.New(web.Config{DB: c.db, Accounts: accounts{acc}, Appliances: publisher, Claims: claims, Rollouts: ro, Team: acc, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}

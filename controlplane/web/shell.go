@@ -139,8 +139,15 @@ func (c *Console) shell(q *request, title string, f *frame, keys ...page.KeyGrou
 		fleet := &s.Nav[2]
 		fleet.Items = append(fleet.Items, page.NavItem{URL: "/rollouts", Icon: "rings", Label: q.p.Rollouts(), Badge: rolling, BadgeLabel: q.p.BadgeRollouts(rolling)})
 	}
+	var admin []page.NavItem
 	if slices.Contains(mayAudit, q.op.Role) {
-		s.Nav = append(s.Nav, page.NavGroup{Title: q.p.Admin(), Items: []page.NavItem{{URL: "/audit", Icon: "log", Label: q.p.Audit()}}})
+		admin = append(admin, page.NavItem{URL: "/audit", Icon: "log", Label: q.p.Audit()})
+	}
+	if c.cfg.Team != nil && slices.Contains(mayTeam, q.op.Role) {
+		admin = append(admin, page.NavItem{URL: "/settings/team", Icon: "gear", Label: q.p.Team()})
+	}
+	if len(admin) > 0 {
+		s.Nav = append(s.Nav, page.NavGroup{Title: q.p.Admin(), Items: admin})
 	}
 	s.Help = append(keys, page.GoKeys(q.p))
 	if len(keys) == 0 {

@@ -57,10 +57,11 @@ type Accounts interface {
 type Config struct {
 	DB       *postgres.DB
 	Accounts Accounts
-	// Appliances, Claims and Rollouts change the fleet; where one is nil, its buttons (or its screen) are absent.
+	// Appliances, Claims, Rollouts and Team change the fleet and who works it; where one is nil, its buttons (or its screen) are absent.
 	Appliances Appliances
 	Claims     Claims
 	Rollouts   Rollouts
+	Team       Team
 	Log        hclog.Logger
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
@@ -127,6 +128,9 @@ func (c *Console) routes() http.Handler {
 	m.HandleFunc("POST /login", c.login)
 	m.HandleFunc("POST /logout", c.need(c.logout))
 	m.HandleFunc("POST /settings/me", c.need(c.settings))
+	m.HandleFunc("GET /settings/team", c.need(c.team))
+	m.HandleFunc("POST /settings/team", c.need(c.teamAdd))
+	m.HandleFunc("POST /settings/team/{name}/{act}", c.need(c.teamChange))
 	m.HandleFunc("GET /{$}", c.need(c.overview))
 	m.HandleFunc("GET /triage", c.need(c.triage))
 	m.HandleFunc("GET /triage/rows", c.need(c.triageRows))

@@ -334,6 +334,15 @@ func (x *chaos) verdict(ctx context.Context, seed uint64) error {
 	}
 	x.t.Logf("harms: %s", strings.Join(harms, "; "))
 	fmt.Printf("CHAOS %s seed=%d emitted=%d stored=%d dropped_by_box=%d duplicates=%d lost=%d\n", word, seed, emitted, stored, declared, dups, undeclared) //nolint:forbidigo // the verdict
+	if word == "FAIL" {
+		if b, rerr := os.ReadFile(filepath.Join(x.d.state, "log", "control.log")); rerr == nil {
+			for line := range strings.Lines(string(b)) {
+				if strings.Contains(line, "dead letter") || strings.Contains(line, "panic") {
+					x.t.Log(strings.TrimSpace(line))
+				}
+			}
+		}
+	}
 	if err == nil && word == "FAIL" {
 		err = errors.New("rows and numbers differ")
 	}

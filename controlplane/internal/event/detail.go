@@ -15,8 +15,8 @@ import (
 const (
 	// MaxInterval of traffic and health: boxes state them every minute or so; a day leaves room for a clock that was set.
 	MaxInterval = 24 * time.Hour
-	// maxUnprotected: a box without its agent may stand for months.
-	maxUnprotected = 400 * 24 * time.Hour
+	// MaxUnprotected: a box without its agent may stand for months.
+	MaxUnprotected = 400 * 24 * time.Hour
 	// MaxTrafficRows of one event.
 	MaxTrafficRows = 20000
 )
@@ -76,6 +76,16 @@ func (d *detail) time(key string, t *timestamppb.Timestamp) {
 		d.b = append(d.b, '"')
 		d.b = at.AppendFormat(d.b, "2006-01-02T15:04:05.999999Z07:00")
 		d.b = append(d.b, '"')
+	}
+}
+
+// interval says from and to as the box did. One that is turned round or too long, as after a clock was set, is kept and marked: the event
+// is a fact, only sums over time can't use it.
+func (d *detail) interval(from, to *timestamppb.Timestamp, most time.Duration) {
+	d.time("from", from)
+	d.time("to", to)
+	if _, _, err := Interval(from, to, most); err != nil {
+		d.bool("bad_interval", true)
 	}
 }
 
@@ -146,9 +156,6 @@ func appendString(b []byte, s string) []byte {
 
 // trafficDetail keeps the sums; the rows themselves go to traffic_hourly.
 func trafficDetail(t *eventv1.Traffic, d *detail) error {
-	if _, _, err := Interval(t.GetFrom(), t.GetTo(), MaxInterval); err != nil {
-		return err
-	}
 	if n := len(t.GetRows()); n > MaxTrafficRows {
 		return fmt.Errorf("%d rows of traffic, at most %d are taken", n, MaxTrafficRows)
 	}
@@ -161,8 +168,7 @@ func trafficDetail(t *eventv1.Traffic, d *detail) error {
 		in, out = min(in+r.GetBytesIn(), most), min(out+r.GetBytesOut(), most)
 		packets, flows = min(packets+r.GetPackets(), most), min(flows+r.GetFlows(), most)
 	}
-	d.time("from", t.GetFrom())
-	d.time("to", t.GetTo())
+	d.interval(t.GetFrom(), t.GetTo(), MaxInterval)
 	d.count("rows", uint64(len(t.GetRows())))
 	d.count("bytes_in", in)
 	d.count("bytes_out", out)
@@ -172,15 +178,7 @@ func trafficDetail(t *eventv1.Traffic, d *detail) error {
 }
 
 func healthDetail(h *eventv1.Health, d *detail) error {
-	from, to, err := Interval(h.GetFrom(), h.GetTo(), MaxInterval)
-	if err != nil {
-		return err
-	}
-	if ms := uint64(to.Sub(from).Milliseconds()); h.GetUnprotectedMs() > ms+1 {
-		return fmt.Errorf("unprotected for %d ms of an interval of %d ms", h.GetUnprotectedMs(), ms)
-	}
-	d.time("from", h.GetFrom())
-	d.time("to", h.GetTo())
+	d.interval(h.GetFrom(), h.GetTo(), MaxInterval)
 	for _, n := range []struct {
 		key   string
 		value uint64

@@ -114,11 +114,8 @@ func New(src Source, e *eventv1.Event) (Row, error) {
 		err = healthDetail(b.Health, d)
 	case *eventv1.Event_Unprotected:
 		r.Kind = KindUnprotected
-		if _, _, err = Interval(b.Unprotected.GetFrom(), b.Unprotected.GetTo(), maxUnprotected); err == nil {
-			d.time("from", b.Unprotected.GetFrom())
-			d.time("to", b.Unprotected.GetTo())
-			d.text("cause", enumName(b.Unprotected.GetCause().String(), "CAUSE_"))
-		}
+		d.interval(b.Unprotected.GetFrom(), b.Unprotected.GetTo(), MaxUnprotected)
+		d.text("cause", enumName(b.Unprotected.GetCause().String(), "CAUSE_"))
 	case *eventv1.Event_SpoolGap:
 		r.Kind = KindSpoolGap
 		g := b.SpoolGap

@@ -37,20 +37,42 @@ func TestDetailIsJSONWhateverTheBoxSays(t *testing.T) {
 	}
 }
 
+func TestNewKeepsWhatAClockThatWasSetMakesOdd(t *testing.T) {
+	now := timestamppb.Now()
+	hour := timestamppb.New(now.AsTime().Add(time.Hour))
+	year := timestamppb.New(now.AsTime().AddDate(-2, 0, 0))
+	for name, e := range map[string]*eventv1.Event{
+		"health backwards":       {Body: &eventv1.Event_Health{Health: &eventv1.Health{From: hour, To: now}}},
+		"health of two years":    {Body: &eventv1.Event_Health{Health: &eventv1.Health{From: year, To: now}}},
+		"health without times":   {Body: &eventv1.Event_Health{Health: &eventv1.Health{}}},
+		"unprotected backwards":  {Body: &eventv1.Event_Unprotected{Unprotected: &eventv1.Unprotected{From: hour, To: now}}},
+		"unprotected, two years": {Body: &eventv1.Event_Unprotected{Unprotected: &eventv1.Unprotected{From: year, To: now}}},
+		"traffic backwards":      {Body: &eventv1.Event_Traffic{Traffic: &eventv1.Traffic{From: hour, To: now}}},
+	} {
+		e.Seq, e.Time = 1, now
+		row, err := New(Source{}, e)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		var d map[string]any
+		if err := json.Unmarshal(row.Detail, &d); err != nil || d["bad_interval"] != true {
+			t.Errorf("%s: detail %s, %v", name, row.Detail, err)
+		}
+	}
+}
+
 func TestNewRefusesWhatCannotBeStored(t *testing.T) {
 	now := timestamppb.Now()
 	hour := timestamppb.New(now.AsTime().Add(time.Hour))
 	for name, e := range map[string]*eventv1.Event{
-		"no number":          {Time: now, Body: &eventv1.Event_SelfTest{SelfTest: &eventv1.SelfTest{}}},
-		"number too large":   {Seq: math.MaxInt64, Time: now, Body: &eventv1.Event_SelfTest{SelfTest: &eventv1.SelfTest{}}},
-		"no time":            {Seq: 1, Body: &eventv1.Event_SelfTest{SelfTest: &eventv1.SelfTest{}}},
-		"no body":            {Seq: 1, Time: now},
-		"year 9999":          {Seq: 1, Time: timestamppb.New(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)), Body: &eventv1.Event_SelfTest{SelfTest: &eventv1.SelfTest{}}},
-		"gap turned round":   {Seq: 1, Time: now, Body: &eventv1.Event_SpoolGap{SpoolGap: &eventv1.SpoolGap{FromSeq: 5, ToSeq: 4}}},
-		"health backwards":   {Seq: 1, Time: now, Body: &eventv1.Event_Health{Health: &eventv1.Health{From: hour, To: now}}},
-		"health of a year":   {Seq: 1, Time: now, Body: &eventv1.Event_Health{Health: &eventv1.Health{From: timestamppb.New(now.AsTime().AddDate(-1, 0, 0)), To: now}}},
-		"more than the time": {Seq: 1, Time: now, Body: &eventv1.Event_Health{Health: &eventv1.Health{From: now, To: hour, UnprotectedMs: 1 << 40}}},
-		"absurd bytes":       {Seq: 1, Time: now, Body: &eventv1.Event_Traffic{Traffic: &eventv1.Traffic{From: now, To: hour, Rows: []*eventv1.Traffic_Row{{BytesIn: math.MaxUint64}}}}},
+		"no number":        {Time: now, Body: &eventv1.Event_SelfTest{SelfTest: &eventv1.SelfTest{}}},
+		"number too large": {Seq: math.MaxInt64, Time: now, Body: &eventv1.Event_SelfTest{SelfTest: &eventv1.SelfTest{}}},
+		"no time":          {Seq: 1, Body: &eventv1.Event_SelfTest{SelfTest: &eventv1.SelfTest{}}},
+		"no body":          {Seq: 1, Time: now},
+		"year 9999":        {Seq: 1, Time: timestamppb.New(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)), Body: &eventv1.Event_SelfTest{SelfTest: &eventv1.SelfTest{}}},
+		"gap turned round": {Seq: 1, Time: now, Body: &eventv1.Event_SpoolGap{SpoolGap: &eventv1.SpoolGap{FromSeq: 5, ToSeq: 4}}},
+		"absurd bytes":     {Seq: 1, Time: now, Body: &eventv1.Event_Traffic{Traffic: &eventv1.Traffic{From: now, To: hour, Rows: []*eventv1.Traffic_Row{{BytesIn: math.MaxUint64}}}}},
 	} {
 		if row, err := New(Source{}, e); err == nil {
 			t.Errorf("%s: accepted as %+v", name, row)

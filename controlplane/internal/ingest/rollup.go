@@ -104,7 +104,7 @@ func (r *rollup) add(row *event.Row, e *eventv1.Event) {
 	case *eventv1.Event_Health:
 		r.addHealth(row, b.Health)
 	case *eventv1.Event_Unprotected:
-		if from, to, err := event.Interval(b.Unprotected.GetFrom(), b.Unprotected.GetTo(), 400*24*time.Hour); err == nil {
+		if from, to, err := event.Interval(b.Unprotected.GetFrom(), b.Unprotected.GetTo(), event.MaxUnprotected); err == nil {
 			r.split(row, from, to, func(c *coverage, part, _ time.Duration) { c.unprotected += part.Milliseconds() })
 		}
 	}
@@ -132,7 +132,7 @@ func (r *rollup) device(clinic int32, mac [6]byte, ip netip.Addr, zone, hostname
 func (r *rollup) addTraffic(row *event.Row, t *eventv1.Traffic) {
 	from, to, err := event.Interval(t.GetFrom(), t.GetTo(), event.MaxInterval)
 	if err != nil {
-		return
+		from, to = row.T, row.T // a clock was set; the bytes flowed all the same
 	}
 	for _, x := range t.GetRows() {
 		k := trafficKey{clinic: row.Clinic, hour: from.Truncate(time.Hour), app: cmp.Or(event.Clean(x.GetApp(), 64), "unknown")}
@@ -165,7 +165,7 @@ func (r *rollup) addTraffic(row *event.Row, t *eventv1.Traffic) {
 func (r *rollup) addHealth(row *event.Row, h *eventv1.Health) {
 	from, to, err := event.Interval(h.GetFrom(), h.GetTo(), event.MaxInterval)
 	if err != nil {
-		return
+		from, to = row.T, row.T // a clock was set: no time can be counted, but what was seen was
 	}
 	r.split(row, from, to, func(c *coverage, part, _ time.Duration) { c.reported += part.Milliseconds() })
 	// Counters can't be split honestly; they belong to the hour in which the interval began. Unprotected time is told by events of

@@ -21,6 +21,7 @@ type measurement struct {
 	Flows           uint64  `json:"flows"`
 	Alerts          uint64  `json:"alerts"`
 	Seconds         float64 `json:"seconds"`         // of the packet loop, reading the file included
+	CPUSeconds      float64 `json:"cpu_seconds"`     // of the process while the packet loop ran
 	CompileSeconds  float64 `json:"compile_seconds"` // reading and compiling the rules, or loading them from the cache
 	PeakBytes       uint64  `json:"peak_bytes"`      // resident memory of the process
 	AllocsPerPacket float64 `json:"allocs_per_packet"`

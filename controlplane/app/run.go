@@ -207,7 +207,7 @@ func Run(ctx context.Context, cfg Config, log hclog.Logger, ready func(Addresses
 	}
 
 	// Console.
-	console, err := web.New(web.Config{DB: db, Accounts: consoleAccounts{accounts}, Appliances: publisher, Claims: enrolment, Rollouts: rollouts, Log: log})
+	console, err := web.New(web.Config{DB: db, Accounts: consoleAccounts{accounts}, Appliances: publisher, Claims: enrolment, Rollouts: rollouts, Team: accounts, Log: log})
 	if err != nil {
 		return err
 	}

@@ -173,6 +173,8 @@ func (k *maker) evidenceName(what string) string {
 	words := make([]string, len(path))
 	for i, p := range path {
 		switch {
+		case i == 2 && path[0] == "traffic" && path[1] == "app" && p == "":
+			words[i] = k.say("traffic.rest")
 		case i == 2 && path[0] == "traffic" && path[1] == "app":
 			words[i] = k.w.Application(p).Name
 		case i > 0 && k.names[p] != "" && strings.Contains(p, ":"):

@@ -227,36 +227,36 @@ func losses(errs []*rule.Error, examples int) []rulesKeyword {
 
 func (r *rulesReport) print(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "FILE\tACCEPTED\tREFUSED\tDISABLED")
+	say(w, "FILE\tACCEPTED\tREFUSED\tDISABLED")
 	for _, f := range r.Files {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\n", f.Name, f.Accepted, f.Refused, f.Disabled)
+		sayf(w, "%s\t%d\t%d\t%d\n", f.Name, f.Accepted, f.Refused, f.Disabled)
 	}
 	if len(r.Files) > 1 {
-		fmt.Fprintf(w, "all\t%d\t%d\t%d\n", r.Accepted, r.Refused, r.Disabled)
+		sayf(w, "all\t%d\t%d\t%d\n", r.Accepted, r.Refused, r.Disabled)
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\n%.2f %% accepted", r.Percent)
+	sayf(out, "\n%.2f %% accepted", r.Percent)
 	if r.Databases > 0 {
-		fmt.Fprintf(out, "; read in %.2f s, compiled in %.2f s: %d databases, %.1f MB", float64(r.ReadMS)/1000, float64(r.CompileMS)/1000, r.Databases, float64(r.Bytes)/1e6)
+		sayf(out, "; read in %.2f s, compiled in %.2f s: %d databases, %.1f MB", float64(r.ReadMS)/1000, float64(r.CompileMS)/1000, r.Databases, float64(r.Bytes)/1e6)
 		if r.Cached > 0 {
-			fmt.Fprintf(out, ", %d from the cache", r.Cached)
+			sayf(out, ", %d from the cache", r.Cached)
 		}
 	}
-	fmt.Fprintln(out)
+	say(out)
 	if len(r.Keywords) == 0 {
 		return nil
 	}
-	fmt.Fprintln(out)
+	say(out)
 	w = tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "KEYWORD\tRULES\tKIND\tREASON\tFIRST")
+	say(w, "KEYWORD\tRULES\tKIND\tREASON\tFIRST")
 	for _, k := range r.Keywords {
 		kind := "wrong"
 		if k.Unsupported {
 			kind = "unsupported"
 		}
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\n", k.Keyword, k.Rules, kind, k.Reason, strings.Join(k.Examples, ", "))
+		sayf(w, "%s\t%d\t%s\t%s\t%s\n", k.Keyword, k.Rules, kind, k.Reason, strings.Join(k.Examples, ", "))
 	}
 	return w.Flush()
 }
@@ -317,3 +317,8 @@ func readRuleFile(name string, stdin io.Reader, opt rule.ParseOptions) ([]*rule.
 const maxRuleFile = 1 << 30
 
 var errNoRules = errors.New("no rules in it")
+
+// say and sayf write lines of a table; an error shows at its Flush, and on a terminal there is nobody to tell.
+func say(w io.Writer, a ...any) { _, _ = fmt.Fprintln(w, a...) }
+
+func sayf(w io.Writer, format string, a ...any) { _, _ = fmt.Fprintf(w, format, a...) }

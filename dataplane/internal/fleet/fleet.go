@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
@@ -68,6 +70,8 @@ type Client struct {
 	up      atomic.Bool
 	since   atomic.Int64 // when up changed, unix ns
 	lastErr atomic.Pointer[string]
+
+	reporting sync.Mutex // held over one report
 }
 
 // New opens the connection lazily. Errors: an impossible address.
@@ -283,18 +287,7 @@ func (c *Client) reportLoop(ctx context.Context) {
 func (c *Client) ReportOnce(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	began := time.Now()
-	req := c.report()
-	res, err := c.api.ReportState(ctx, req)
-	if err != nil {
-		return fmt.Errorf("report state: %w", err)
-	}
-	if c.cfg.Told != nil && len(req.GetCommands()) > 0 {
-		c.cfg.Told(req.GetCommands())
-	}
-	c.measure(res.GetServerTime(), time.Since(began))
-	c.committed(res.GetCommitted())
-	return nil
+	return c.send(ctx, c.api)
 }
 
 // Probe reports over a connection made anew: it says whether the control plane can be reached under the policy in force, which
@@ -307,8 +300,29 @@ func (c *Client) Probe(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close() //nolint:errcheck // nothing in flight
-	if _, err := fleetv1.NewFleetServiceClient(conn).ReportState(ctx, c.report(), grpc.WaitForReady(true)); err != nil {
-		return fmt.Errorf("reach the control plane: %s", status.Convert(err).Message())
+	conn.Connect()
+	for s := conn.GetState(); s != connectivity.Ready; s = conn.GetState() {
+		if !conn.WaitForStateChange(ctx, s) {
+			return fmt.Errorf("reach the control plane: no connection: %w", ctx.Err())
+		}
+	}
+	return c.send(ctx, fleetv1.NewFleetServiceClient(conn))
+}
+
+// send reports the state of now. One report at a time, from the look at the state to the answer: an older one that came in
+// after a newer one would be believed.
+func (c *Client) send(ctx context.Context, api fleetv1.FleetServiceClient) error {
+	c.reporting.Lock()
+	defer c.reporting.Unlock()
+	req, began := c.report(), time.Now()
+	res, err := api.ReportState(ctx, req)
+	if err != nil {
+		return fmt.Errorf("report state: %w", err)
+	}
+	c.measure(res.GetServerTime(), time.Since(began))
+	c.committed(res.GetCommitted())
+	if c.cfg.Told != nil && len(req.GetCommands()) > 0 {
+		c.cfg.Told(req.GetCommands())
 	}
 	return nil
 }

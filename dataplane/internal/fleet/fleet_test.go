@@ -9,6 +9,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -242,5 +243,57 @@ func TestFetchGivesUpOnWhatNoWaitingHeals(t *testing.T) {
 	defer cancel()
 	if err := cl.Fetch(ctx, sum, 0, 100, &got); err == nil {
 		t.Error("shorter than announced: no error")
+	}
+}
+
+// TestOldReportNeverComesAfterANewOne lets probes and reports run against each other while the state moves on.
+func TestOldReportNeverComesAfterANewOne(t *testing.T) {
+	c := &centre{desired: make(chan *fleetv1.WatchResponse)}
+	addr := start(t, c)
+	var version atomic.Uint64
+	cl := client(t, Config{Address: addr, Report: time.Hour, State: func() *fleetv1.ReportStateRequest {
+		return &fleetv1.ReportStateRequest{Bundles: []*fleetv1.BundleState{{ActiveVersion: version.Load()}}}
+	}})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 10 {
+				version.Add(1)
+				if err := cl.Probe(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		wg.Go(func() {
+			for range 50 {
+				version.Add(1)
+				if err := cl.ReportOnce(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var last uint64
+	for i, r := range c.reports {
+		v := r.GetBundles()[0].GetActiveVersion()
+		if v < last {
+			t.Fatalf("report %d says %d after %d", i, v, last)
+		}
+		last = v
+	}
+	if len(c.reports) < 240 {
+		t.Errorf("%d reports", len(c.reports))
+	}
+}
+
+func TestProbeOfACentreThatIsAwayFails(t *testing.T) {
+	cl := client(t, Config{Address: "127.0.0.1:1"})
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := cl.Probe(ctx); err == nil {
+		t.Error("no error")
 	}
 }

@@ -30,7 +30,7 @@ func TestFleetStatesAreToldAsTheBoxesBehave(t *testing.T) {
 		}
 		t.Skipf("needs %s", missing)
 	}
-	dir, err := os.MkdirTemp("", "kadomori-fleet-") // not t.TempDir: the database's user must be able to enter it
+	dir, err := os.MkdirTemp("", "kadomori-fleet-") //nolint:usetesting // the database's user must be able to enter it
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ func run(ctx context.Context, out string, cfg fleetsim.BenchConfig) error {
 	if err != nil {
 		return fmt.Errorf("encode figures: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(out), 0o750); err != nil {
 		return fmt.Errorf("make folder: %w", err)
 	}
 	if err := os.WriteFile(out, append(b, '\n'), 0o600); err != nil {

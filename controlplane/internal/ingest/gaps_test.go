@@ -2,6 +2,7 @@ package ingest_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,6 +32,7 @@ func (c *centre) waitGaps(t *testing.T, want string) {
 	for {
 		got := c.gaps(t)
 		if got == want {
+			t.Logf("gaps:\n  %s", strings.ReplaceAll(got, "; ", "\n  "))
 			return
 		}
 		if time.Now().After(deadline) {

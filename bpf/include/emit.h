@@ -52,34 +52,13 @@ static __always_inline __u32 mix(__u32 h, __u32 v)
 	return h ^ h >> 15;
 }
 
-/* 1 when this CPU may tell of one more drop in this second. */
-static __always_inline int may_sample(struct control_page *control, __u64 now)
-{
-	__u32 zero = 0;
-	struct sample_window *w = bpf_map_lookup_elem(&sample_budget, &zero);
-	if (!w)
-		return 0;
-	if (now - w->second >= 1000000000) {
-		w->second = now;
-		w->used = 0;
-	}
-	return w->used++ < control->sample_budget;
-}
-
-/*
- * Tells of a drop unless the same one (reason, list, ends) was told less than an interval ago on this CPU,
- * or the CPU has told of enough in this second.
- */
+/* Tells of a drop unless the same one (reason, list, ends) was told less than an interval ago on this CPU. */
 __noinline int sample_drop(struct packet *p, __u32 reason, __u32 list)
 {
 	struct control_page *control = settings();
 	if (!p || !control)
 		return 0;
 	__u64 now = bpf_ktime_get_coarse_ns();
-	if (!may_sample(control, now)) {
-		count_note(p, NOTE_SAMPLE_HELD);
-		return 0;
-	}
 	__u32 h = mix(reason, list);
 	for (int i = 0; i < 4; i++)
 		h = mix(mix(h, p->src.w[i]), p->dst.w[i]);
@@ -124,13 +103,13 @@ __noinline int sample_drop(struct packet *p, __u32 reason, __u32 list)
 	return 0;
 }
 
-/* Counts under (reason, list), exactly. */
-static __always_inline void tally(struct packet *p, __u32 reason, __u32 list)
+/* Counts under (reason, list), exactly. Returns the count, or 0 when there was no room for it. */
+static __always_inline struct drop_tally *tally(struct packet *p, __u32 reason, __u32 list)
 {
 	struct drop_key k = {.reason = reason, .list = list};
-	struct tally *n = bpf_map_lookup_elem(&drops, &k);
+	struct drop_tally *n = bpf_map_lookup_elem(&drops, &k);
 	if (!n) {
-		struct tally zero = {};
+		struct drop_tally zero = {};
 		bpf_map_update_elem(&drops, &k, &zero, BPF_NOEXIST);
 		n = bpf_map_lookup_elem(&drops, &k);
 	}
@@ -140,6 +119,26 @@ static __always_inline void tally(struct packet *p, __u32 reason, __u32 list)
 	} else {
 		count_note(p, NOTE_DROP_UNLISTED);
 	}
+	return n;
+}
+
+/* 1 when one more drop of this kind may be told. Under a flood this answer is what a drop costs, so it asks no clock. */
+static __always_inline int may_sample(struct drop_tally *n)
+{
+	struct control_page *control = settings();
+	if (!n || !control)
+		return 0;
+	__u32 window = bpf_jiffies64() >> 8;
+	if (n->window != window) {
+		n->window = window;
+		n->used = 0;
+	}
+	if (n->used >= control->sample_budget) {
+		n->held++;
+		return 0;
+	}
+	n->used++;
+	return 1;
 }
 
 /* The only way to stop a packet. */
@@ -147,9 +146,10 @@ __noinline int drop(struct packet *p, __u32 reason, __u32 list)
 {
 	if (!p)
 		return XDP_DROP;
-	tally(p, reason, list);
+	struct drop_tally *n = tally(p, reason, list);
 	count(p, OUT_DROP);
-	sample_drop(p, reason, list);
+	if (may_sample(n))
+		sample_drop(p, reason, list);
 	return XDP_DROP;
 }
 

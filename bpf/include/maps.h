@@ -141,14 +141,14 @@ struct {
 } recent SEC(".maps");
 
 /*
- * (reason, list) -> counts, one copy a CPU; the program writes. Full (more lists in one boot than entries): counted by
+ * (reason, list) -> counts and budget, one copy a CPU; the program writes. Full (more lists in one boot than entries): counted by
  * NOTE_DROP_UNLISTED, the packet is dropped all the same.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
 	__uint(max_entries, 4096);
 	__type(key, struct drop_key);
-	__type(value, struct tally);
+	__type(value, struct drop_tally);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } drops SEC(".maps");
 
@@ -160,15 +160,6 @@ struct {
 	__type(value, struct drop_slot);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } drop_slots SEC(".maps");
-
-/* The budget of samples; the program writes, one copy a CPU. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct sample_window);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} sample_budget SEC(".maps");
 
 /* struct drop_sample; the program writes, the agent reads. Full: NOTE_SAMPLE_LOST. */
 struct {

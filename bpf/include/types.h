@@ -97,6 +97,14 @@ struct tally {
 	__u64 packets, bytes;
 };
 
+/* One CPU's count of one (reason, list), and its budget of samples. */
+struct drop_tally {
+	__u64 packets, bytes;
+	__u64 held;   /* samples left out because the budget was spent */
+	__u32 window; /* that the budget is of: jiffies / 256, a quarter of a second to 2.5 s */
+	__u32 used;
+};
+
 /* One CPU's counts of one port. */
 struct port_counters {
 	struct tally outcome[OUTCOMES];
@@ -128,7 +136,7 @@ struct control_page {
 	__u32 agent;		/* enum agent_state: how the last agent left */
 	__u32 steps;		/* STEP_* that have something to do */
 	__u64 sample_interval;	/* ns between two samples of the same drop */
-	__u32 sample_budget;	/* samples a second and CPU */
+	__u32 sample_budget;	/* samples of one (reason, list) in 256 jiffies on one CPU */
 	__u32 flow_shift;	/* 64 minus the width of the flow filter's bit number */
 	struct rate_limit source[RATES]; /* packets of one source */
 	struct rate_limit inside[RATES]; /* packets to one inside host */
@@ -174,13 +182,6 @@ struct drop_slot {
 };
 
 #define DROP_SLOTS 1024
-
-/* Samples of the present second on this CPU. */
-struct sample_window {
-	__u64 second;
-	__u32 used;
-	__u32 pad;
-};
 
 /*
  * A set of prefixes as one image: an array of 64-byte lines, built by the agent (package xdp, set.go) and never changed once

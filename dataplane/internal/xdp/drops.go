@@ -47,15 +47,15 @@ func (w *Wire) readSamples() {
 // record for the packet of each sample, and one without a key for the rest of the exact counter.
 type dropTally struct {
 	mu      sync.Mutex
-	told    map[edgeDropKey]edgeTally // in records so far
-	pending []wire.FlowRecord         // of samples since the last sweep
-	before  map[edgeDropKey]edgeTally // exact counters at the last sweep: samples of those packets have been read by now
+	told    map[edgeDropKey]edgeDropTally // in records so far
+	pending []wire.FlowRecord             // of samples since the last sweep
+	before  map[edgeDropKey]edgeDropTally // exact counters at the last sweep: samples of those packets have been read by now
 }
 
 const maxPendingRecords = 8192 // what does not fit is told without a key
 
 func (d *dropTally) init() {
-	d.told, d.before = map[edgeDropKey]edgeTally{}, map[edgeDropKey]edgeTally{}
+	d.told, d.before = map[edgeDropKey]edgeDropTally{}, map[edgeDropKey]edgeDropTally{}
 }
 
 // start takes what an earlier agent left as told: it told it, or it can't be known by whom it was stopped.
@@ -128,16 +128,17 @@ func (d *dropTally) sweep(t *flowTable, final bool) error {
 }
 
 // readDrops adds the CPUs' counters up.
-func readDrops(m *ebpf.Map) (map[edgeDropKey]edgeTally, error) {
-	all := map[edgeDropKey]edgeTally{}
+func readDrops(m *ebpf.Map) (map[edgeDropKey]edgeDropTally, error) {
+	all := map[edgeDropKey]edgeDropTally{}
 	var k edgeDropKey
-	var per []edgeTally
+	var per []edgeDropTally
 	it := m.Iterate()
 	for it.Next(&k, &per) {
-		var sum edgeTally
+		var sum edgeDropTally
 		for i := range per {
 			sum.Packets += per[i].Packets
 			sum.Bytes += per[i].Bytes
+			sum.Held += per[i].Held
 		}
 		all[k] = sum
 	}

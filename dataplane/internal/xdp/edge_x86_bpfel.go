@@ -91,6 +91,15 @@ type edgeDropSlot struct {
 	Held uint32
 }
 
+type edgeDropTally struct {
+	_       structs.HostLayout
+	Packets uint64
+	Bytes   uint64
+	Held    uint64
+	Window  uint32
+	Used    uint32
+}
+
 type edgeFlow struct {
 	_          structs.HostLayout
 	Packets    [2]uint64
@@ -125,13 +134,6 @@ type edgePortCounters struct {
 	Note    [15]edgeTally
 }
 
-type edgeSampleWindow struct {
-	_      structs.HostLayout
-	Second uint64
-	Used   uint32
-	Pad    uint32
-}
-
 type edgeSetLine struct {
 	_ structs.HostLayout
 	W [16]uint32
@@ -158,7 +160,6 @@ const (
 	edgeMapFlows          = "flows"
 	edgeMapQuarantineMacs = "quarantine_macs"
 	edgeMapRecent         = "recent"
-	edgeMapSampleBudget   = "sample_budget"
 	edgeMapSamples        = "samples"
 	edgeMapSets           = "sets"
 	edgeMapSockets        = "sockets"
@@ -229,7 +230,6 @@ type edgeMapSpecs struct {
 	Flows          *ebpf.MapSpec `ebpf:"flows"`
 	QuarantineMacs *ebpf.MapSpec `ebpf:"quarantine_macs"`
 	Recent         *ebpf.MapSpec `ebpf:"recent"`
-	SampleBudget   *ebpf.MapSpec `ebpf:"sample_budget"`
 	Samples        *ebpf.MapSpec `ebpf:"samples"`
 	Sets           *ebpf.MapSpec `ebpf:"sets"`
 	Sockets        *ebpf.MapSpec `ebpf:"sockets"`
@@ -274,7 +274,6 @@ type edgeMaps struct {
 	Flows          *ebpf.Map `ebpf:"flows"`
 	QuarantineMacs *ebpf.Map `ebpf:"quarantine_macs"`
 	Recent         *ebpf.Map `ebpf:"recent"`
-	SampleBudget   *ebpf.Map `ebpf:"sample_budget"`
 	Samples        *ebpf.Map `ebpf:"samples"`
 	Sets           *ebpf.Map `ebpf:"sets"`
 	Sockets        *ebpf.Map `ebpf:"sockets"`
@@ -295,7 +294,6 @@ func (m *edgeMaps) Close() error {
 		m.Flows,
 		m.QuarantineMacs,
 		m.Recent,
-		m.SampleBudget,
 		m.Samples,
 		m.Sets,
 		m.Sockets,

@@ -55,6 +55,7 @@ type DropCount struct {
 	Reason string `json:"reason"`
 	ListID uint32 `json:"list_id"`
 	List   string `json:"list"` // name given with the set; "" none
+	Held   uint64 `json:"held"` // samples left out because a CPU's budget was spent
 	Count
 }
 
@@ -125,7 +126,7 @@ func (w *Wire) Status() (Status, error) {
 	}
 	for k, v := range drops {
 		s.Drops = append(s.Drops, DropCount{
-			Reason: wire.DropReason(k.Reason).String(), ListID: k.List, List: w.listNames[k.List], Count: Count{v.Packets, v.Bytes},
+			Reason: wire.DropReason(k.Reason).String(), ListID: k.List, List: w.listNames[k.List], Held: v.Held, Count: Count{v.Packets, v.Bytes},
 		})
 	}
 	slices.SortFunc(s.Drops, func(a, b DropCount) int {

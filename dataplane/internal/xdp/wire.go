@@ -29,8 +29,9 @@ const (
 	unprotectedCapacity = 256
 )
 
-// sampleBudget is how many drops a second each CPU tells of; the counters have all of them.
-const sampleBudget = 256
+// sampleBudget is how many drops of one reason and list each CPU tells of in 256 jiffies (about a second); the counters have
+// all of them.
+const sampleBudget = 64
 
 // Wire is the open wire. From Open to Close the ports forward, undecided packets included; between the start and the end of
 // Run those go to the Handlers.
@@ -368,7 +369,8 @@ func (w *Wire) takeOver() {
 	atomic.StoreUint32(&c.Agent, agentRunning)
 }
 
-// Drops are samples of what the wire stopped on its own, at most one a second and CPU for the same reason, list and ends.
+// Drops are samples of what the wire stopped on its own, at most one a second and CPU for the same reason, list and ends, and
+// at most 64 in 256 jiffies for the same reason and list.
 // The channel closes with Close.
 func (w *Wire) Drops() <-chan wire.DropSample { return w.drops }
 

@@ -15,7 +15,7 @@ import (
 const (
 	// MaxInterval of traffic and health: boxes state them every minute or so; a day leaves room for a clock that was set.
 	MaxInterval = 24 * time.Hour
-	// MaxUnprotected: a box without its agent may stand for months.
+	// MaxUnprotected is the longest time without inspection: a box without its agent may stand for months.
 	MaxUnprotected = 400 * 24 * time.Hour
 	// MaxTrafficRows of one event.
 	MaxTrafficRows = 20000

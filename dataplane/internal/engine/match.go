@@ -149,8 +149,8 @@ func (w *Worker) settleTxs(f *flowT, parser inspect.Parser, toServer bool) {
 		}
 		// A direction that never had anything to show needs no packet of its own.
 		gone := cs && cc && b.Ready && (b.Inspected[0] || b.Inspected[1])
-		if w.matcher != nil && gone && !oneSided(t) {
-			gone = b.Inspected[0] && b.Inspected[1]
+		if w.matcher != nil && gone {
+			gone = judged(t)
 		}
 		if leading && gone {
 			n++
@@ -182,6 +182,20 @@ func (w *Worker) tellFiles(f *flowT, t inspect.Tx, toServer bool) {
 		}
 		w.engine.cfg.Sink.Transaction(&w.fpkt, x)
 	}
+}
+
+// judged says whether rules have seen all of a complete transaction: both directions, or for a message its own.
+func judged(t inspect.Tx) bool {
+	b := t.Base()
+	if oneSided(t) {
+		if m, ok := t.(interface{ Direction() (toServer, ok bool) }); ok {
+			if toServer, known := m.Direction(); known {
+				return b.Inspected[dirIndex(toServer)]
+			}
+		}
+		return b.Inspected[0] || b.Inspected[1]
+	}
+	return b.Inspected[0] && b.Inspected[1]
 }
 
 // oneSided says that a transaction is a message of one direction (each DNS message is one).
@@ -415,7 +429,7 @@ func (w *Worker) fillPacket(f *flowT, toServer bool) {
 	r.HasFlow = true
 	r.Established = f.State == flow.Established
 	if f.Proto == packet.ProtoTCP {
-		r.Established = f.TCP.State >= flow.TCPEstablished && f.TCP.State <= flow.TCPFinWait
+		r.Established = w.established // before this packet, as Suricata has it
 	}
 	if f.Proto == packet.ProtoTCP {
 		r.StreamBytes = [2]uint32{uint32(f.TCP.Streams[0].Sent()), uint32(f.TCP.Streams[1].Sent())}

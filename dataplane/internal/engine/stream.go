@@ -27,6 +27,7 @@ func (w *Worker) tcp(f *flowT, toServer bool) wire.Decision {
 	t := &f.TCP
 	s, other := &t.Streams[d], &t.Streams[o]
 	was := t.State
+	w.established = was >= flow.TCPEstablished && was <= flow.TCPFinWait
 	w.tcpState(f, toServer)
 	if was < flow.TCPEstablished && t.State == flow.TCPEstablished && f.X.clientIsDev {
 		w.scan.Answered(f.Client, f.Server, f.ServerPort)

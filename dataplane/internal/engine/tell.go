@@ -484,6 +484,7 @@ func (w *Worker) pseudo(f *flowT, toServer bool) {
 	p.TTL = 64
 	p.HasL4 = true
 	w.isPseudo = true
+	w.established = f.TCP.State >= flow.TCPEstablished
 }
 
 // flowFinding fills w.fpkt with the originator's view of a flow.

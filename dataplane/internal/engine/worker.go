@@ -108,6 +108,7 @@ type Worker struct {
 	dropAlert    finding.Alert
 	hasDropAlert bool
 	rateFiltered bool
+	established  bool // of a TCP flow, before the packet at hand
 	dropper      Dropper
 	sums         sumWatch
 }

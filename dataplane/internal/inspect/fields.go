@@ -16,6 +16,7 @@ type Fields struct {
 	Object []byte
 	Ended  [2]bool // [0] to the server: the direction is complete
 	Raised []rule.Event
+	way    int8 // direction of its first value: 1 to the server, 2 to the client, 0 none yet
 	mem    []byte
 	texts  []textField
 	nums   []numField
@@ -40,6 +41,7 @@ func (f *Fields) Clear(app rule.App, typ string, id uint64, now int64) {
 	f.Object = append(f.Object[:0], '{')
 	f.Ended = [2]bool{}
 	f.Raised = f.Raised[:0]
+	f.way = 0
 	f.mem, f.texts, f.nums = f.mem[:0], f.texts[:0], f.nums[:0]
 }
 
@@ -80,6 +82,7 @@ func (f *Fields) Text(b rule.Buffer, toServer bool, v []byte) {
 	if len(f.texts) >= maxFieldValues {
 		return
 	}
+	f.head(toServer)
 	from := len(f.mem)
 	f.mem = append(f.mem, v...)
 	f.texts = append(f.texts, textField{b, toServer, from, len(f.mem)})
@@ -87,10 +90,20 @@ func (f *Fields) Text(b rule.Buffer, toServer bool, v []byte) {
 
 // Num adds an instance of a number.
 func (f *Fields) Num(k rule.Number, toServer bool, v uint64) {
+	f.head(toServer)
 	if len(f.nums) < maxFieldValues {
 		f.nums = append(f.nums, numField{k, toServer, v})
 	}
 }
+
+func (f *Fields) head(toServer bool) {
+	if f.way == 0 {
+		f.way = int8(1 + index(toServer))
+	}
+}
+
+// Direction is that of the message, for transactions that are one; ok is false when it holds nothing.
+func (f *Fields) Direction() (toServer, ok bool) { return f.way == 1, f.way != 0 }
 
 // Both ends both directions and has the transaction told.
 func (f *Fields) Both() {

@@ -51,15 +51,18 @@ type measured struct {
 	AllocsPerPacket float64 `json:"allocs_per_packet"`
 }
 
-func main() {
+func main() { os.Exit(start()) } //nolint:forbidigo // this is main
+
+func start() int {
 	agent := flag.String("agent", "bin/kadomori-agent", "the agent's program")
 	corpus := flag.String("corpus", "../shared/corpus", "folder of captures and rules; when it is not there traffic is generated")
 	out := flag.String("out", "out/bench/inspect.json", "where the figures go")
 	flag.Parse()
 	if err := run(*agent, *corpus, *out); err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, "bench-inspect:", err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
 func run(agent, corpus, out string) error {

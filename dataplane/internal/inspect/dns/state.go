@@ -61,6 +61,9 @@ func (t *Tx) App() rule.App { return t.app }
 // Complete is always true: a message is whole.
 func (t *Tx) Complete(bool) bool { return true }
 
+// Direction is that of the message.
+func (t *Tx) Direction() (toServer, ok bool) { return t.toServer, true }
+
 // Opcode and Rcode are those of the header.
 func (t *Tx) Opcode() int { return int(t.Flags >> 11 & 15) }
 

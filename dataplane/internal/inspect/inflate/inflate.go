@@ -448,10 +448,10 @@ func (r *Reader) dynamic() error {
 		var n uint32
 		switch s {
 		case 16:
-			if i == 0 {
+			if i < 1 || i > len(lengths) {
 				return ErrCorrupt
 			}
-			prev = lengths[i-1]
+			prev = lengths[i-1] //nolint:gosec // checked above
 			n, err = r.take(2)
 			n += 3
 		case 17:

@@ -255,8 +255,8 @@ func (k *keys) open(b []byte, at int) ([]byte, bool) {
 	head[0] ^= mask[0] & 0x0f
 	pn := int(head[0]&3) + 1
 	var num uint64
-	for i := range pn {
-		head[at+i] ^= mask[1+i]
+	for i, x := range mask[1 : 1+pn] {
+		head[at+i] ^= x
 		num = num<<8 | uint64(head[at+i])
 	}
 	head = head[:at+pn]

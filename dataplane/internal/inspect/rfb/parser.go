@@ -30,14 +30,13 @@ const (
 
 // Parser parses one flow, which is one transaction.
 type Parser struct {
-	tx      inspect.Fields
-	txs     []inspect.Tx
-	began   bool
-	server  phase
-	client  int // what the client has sent: 0 nothing, 1 version, 2 security type, 3 response, 4 init
-	minor   int
-	chosen  byte
-	needs33 bool
+	tx     inspect.Fields
+	txs    []inspect.Tx
+	began  bool
+	server phase
+	client int // what the client has sent: 0 nothing, 1 version, 2 security type, 3 response, 4 init
+	minor  int
+	chosen byte
 }
 
 // New makes a parser.

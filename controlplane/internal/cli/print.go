@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -77,9 +78,29 @@ func (t *table) row(cells ...any) {
 	t.rows = append(t.rows, r)
 }
 
+// gap begins a part with columns of its own.
+func (t *table) gap() { t.rows = append(t.rows, nil) }
+
 func (t *table) write(w io.Writer) error {
+	var out strings.Builder
+	for rest := t.rows; len(rest) > 0; {
+		n := slices.IndexFunc(rest, func(r []string) bool { return r == nil })
+		if n < 0 {
+			n = len(rest)
+		}
+		writePart(&out, rest[:n])
+		rest = rest[min(n+1, len(rest)):]
+	}
+	if t.note != "" {
+		out.WriteString(t.note + "\n")
+	}
+	_, err := io.WriteString(w, out.String())
+	return err
+}
+
+func writePart(out *strings.Builder, rows [][]string) {
 	var widths []int
-	for _, r := range t.rows {
+	for _, r := range rows {
 		for i, c := range r {
 			if i == len(widths) {
 				widths = append(widths, 0)
@@ -87,8 +108,7 @@ func (t *table) write(w io.Writer) error {
 			widths[i] = max(widths[i], columns(c))
 		}
 	}
-	var out strings.Builder
-	for _, r := range t.rows {
+	for _, r := range rows {
 		for i, c := range r {
 			out.WriteString(c)
 			if i < len(r)-1 {
@@ -97,11 +117,6 @@ func (t *table) write(w io.Writer) error {
 		}
 		out.WriteByte('\n')
 	}
-	if t.note != "" {
-		out.WriteString(t.note + "\n")
-	}
-	_, err := io.WriteString(w, out.String())
-	return err
 }
 
 // columns is how many cells of a terminal a text takes (UAX #11: wide and full-width take two).

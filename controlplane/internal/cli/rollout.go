@@ -232,24 +232,30 @@ func rolloutTable(t *table, r *operatorv1.Rollout) {
 		kind = "signatures"
 	}
 	t.row(fmt.Sprintf("rollout %d", r.GetId()), kind, fmt.Sprintf("%d -> %d", r.GetFromVersion(), r.GetToVersion()), r.GetState())
-	t.row("", "RING", "WAITING", "APPLIED", "OK", "FAILED", "OFFLINE", "REVERTED")
+	t.gap()
+	t.row("RING", "WAITING", "APPLIED", "OK", "FAILED", "OFFLINE", "REVERTED")
 	for i, x := range r.GetRings() {
-		mark := ""
+		name := x.GetName()
 		if i == int(r.GetRing()) && r.GetState() == "running" {
-			mark = "now"
+			name += " (now)"
 		}
-		t.row(mark, x.GetName(), x.GetWaiting(), x.GetApplied(), x.GetOk(), x.GetFailed(), x.GetOffline(), x.GetReverted())
+		t.row(name, x.GetWaiting(), x.GetApplied(), x.GetOk(), x.GetFailed(), x.GetOffline(), x.GetReverted())
+	}
+	if len(r.GetGates()) > 0 {
+		t.gap()
+		t.row("GATE", "VALUE", "LIMIT", "VERDICT")
 	}
 	for _, g := range r.GetGates() {
 		verdict := "passed"
 		if !g.GetPassed() {
 			verdict = "NOT PASSED"
 		}
-		t.row("gate", g.GetName(), g.GetValue(), "limit "+g.GetLimit(), verdict)
+		t.row(g.GetName(), g.GetValue(), g.GetLimit(), verdict)
 	}
+	t.gap()
 	for _, x := range r.GetTargets() {
 		if x.GetDetail() != "" {
-			t.row("", fmt.Sprintf("appliance %d", x.GetApplianceId()), fmt.Sprintf("clinic %d", x.GetClinicId()), x.GetState(), x.GetDetail())
+			t.row(fmt.Sprintf("appliance %d", x.GetApplianceId()), fmt.Sprintf("clinic %d", x.GetClinicId()), x.GetState(), x.GetDetail())
 		}
 	}
 	if r.GetDetail() != "" {

@@ -405,7 +405,7 @@ func (r *Rollouts) back(ctx context.Context, tx pgx.Tx, ro *Rollout, boxes map[i
 		b := boxes[t.Appliance]
 		switch {
 		case b.reports == b.wanted && b.refused == "":
-			if err := r.mark(ctx, tx, ro, t, "reverted", ""); err != nil {
+			if err := r.mark(ctx, tx, ro, t, "reverted", t.Detail); err != nil {
 				return err
 			}
 		case !b.online && r.Now().Sub(t.Applied) > ro.Spec.Grace:

@@ -311,13 +311,80 @@ func (it *item) find(b []byte, lo, hi int) int {
 		}
 		return lo + i
 	}
-	first := it.low[0]
-	for i := 0; i+n <= len(w); i++ {
-		if fold[w[i]] == first && it.equal(w[i:]) {
-			return lo + i
+	i := it.findFold(w)
+	if i < 0 {
+		return -1
+	}
+	return lo + i
+}
+
+// findFold looks for a content without regard to case: it jumps from one place of the content's rarest byte, in either
+// case, to the next, and compares there.
+func (it *item) findFold(w []byte) int {
+	n, at := len(it.low), it.pivot
+	last := len(w) - n // the last place where the content may begin
+	if last < 0 {
+		return -1
+	}
+	small := it.low[at]
+	big := small
+	if small >= 'a' && small <= 'z' {
+		big -= 'a' - 'A'
+	}
+	span := w[at : last+at+1]
+	nextSmall, nextBig := -1, -1
+	for i := 0; i <= last; i++ {
+		if nextSmall < i {
+			nextSmall = indexFrom(span, small, i)
+		}
+		next := nextSmall
+		if big != small {
+			if nextBig < i {
+				nextBig = indexFrom(span, big, i)
+			}
+			next = min(next, nextBig)
+		}
+		if next > last {
+			return -1
+		}
+		i = next
+		if it.equal(w[i:]) {
+			return i
 		}
 	}
 	return -1
+}
+
+// indexFrom gives the first place of c in b from i on; len(b) for none.
+func indexFrom(b []byte, c byte, i int) int {
+	j := bytes.IndexByte(b[i:], c)
+	if j < 0 {
+		return len(b)
+	}
+	return i + j
+}
+
+// rarest gives the place of the byte of a content in small letters that is likely to be the rarest in traffic.
+func rarest(low []byte) int {
+	const common = "etaoinsrhldcumfpgwybvkxjqz"
+	best, score := 0, -1
+	for i, c := range low {
+		n := 0
+		switch k := bytes.IndexByte([]byte(common), c); {
+		case c == ' ' || c == 0 || c == 0xff:
+			n = 5
+		case k >= 0:
+			n = k
+		case c >= '0' && c <= '9' || c == '.' || c == '/' || c == '-' || c == '=' || c == ':' || c == '\r' || c == '\n':
+			n = 22
+		default:
+			n = 40
+		}
+		if n > score {
+			best, score = i, n
+		}
+	}
+	return best
 }
 
 // fold maps capital ASCII letters to small ones.

@@ -195,3 +195,21 @@ func BenchmarkInspect(b *testing.B) {
 		m.Inspect(in)
 	}
 }
+
+func TestFindWithoutRegardToCase(t *testing.T) {
+	plain := func(w, low string) int {
+		b := []byte(w)
+		for i := range b {
+			b[i] = fold[b[i]]
+		}
+		return strings.Index(string(b), low)
+	}
+	for _, w := range []string{"", "a", "A", "xYz", "aAaAb", "Hello World", "HELLO WORLD", "zzzZzzq", strings.Repeat("ab", 100) + "AC", "\x00\xffA", "q", "Qq"} {
+		for _, low := range []string{"a", "aab", "hello", "o w", "q", "zq", "ac", "\xffa", "xyz", "b"} {
+			it := &item{pat: []byte(low), low: []byte(low), nocase: true, pivot: rarest([]byte(low))}
+			if got, want := it.find([]byte(w), 0, len(w)), plain(w, low); got != want {
+				t.Errorf("%q in %q: %d, want %d", low, w, got, want)
+			}
+		}
+	}
+}

@@ -52,6 +52,7 @@ type item struct {
 	// content
 	pat, low                                []byte // low: in small letters, with nocase
 	nocase                                  bool
+	pivot                                   int // place of the rarest byte of low
 	raw                                     bool
 	starts, ends                            bool
 	hasOffset, hasDepth, hasDist, hasWithin bool
@@ -217,6 +218,7 @@ func (s *section) check() error {
 			for i, c := range it.pat {
 				it.low[i] = fold[c]
 			}
+			it.pivot = rarest(it.low)
 		}
 		if it.hasDist || it.hasWithin {
 			if it.fastOnly {

@@ -354,6 +354,8 @@ func (r *Reporter) Freeze(ctx context.Context, clinic int32, m month.Month) (*Re
 }
 
 // permanent tells whether trying again later can't help.
-func permanent(err error) bool { return errors.Is(err, query.ErrNoClinic) || errors.Is(err, errBadJob) }
+func permanent(err error) bool {
+	return errors.Is(err, query.ErrNoClinic) || errors.Is(err, query.ErrExpired) || errors.Is(err, errBadJob)
+}
 
 var errBadJob = errors.New("bad report job")

@@ -26,6 +26,10 @@ const (
 	maxRows     = 50_000
 )
 
+// ErrExpired means that retention has deleted rows the month's report is made of: it would show zeros that are none. The
+// month's frozen reports stand.
+var ErrExpired = errors.New("the month's hourly traffic has been deleted by retention; its frozen reports stand")
+
 // ErrNoClinic means that the database knows no such clinic.
 var ErrNoClinic = errors.New("no such clinic")
 
@@ -70,6 +74,7 @@ func Facts(ctx context.Context, db Beginner, clinic int32, m month.Month, opt Op
 		{"devices", r.devices},
 		{"infected devices", r.infected},
 		{"traffic by hour", r.hours},
+		{"traffic by day", r.expired},
 		{"traffic by application", r.apps},
 		{"traffic by device", r.topDevices},
 		{"traffic by zone", r.zones},
@@ -184,6 +189,7 @@ func (r *reader) coverage(ctx context.Context) error {
 		r.clinic, r.in.Month.Start(), r.in.Month.End())
 }
 
+// ledger counts what ingest refused among what is missing without the box having said so: it can be counted nowhere else.
 func (r *reader) ledger(ctx context.Context) error {
 	return r.each(ctx, maxRows, func(rows pgx.Rows) error {
 		var l month.Ledger
@@ -192,7 +198,7 @@ func (r *reader) ledger(ctx context.Context) error {
 		}
 		r.in.Ledger = append(r.in.Ledger, l)
 		return nil
-	}, `SELECT appliance_id, stream_id, first_at, last_at, received, lost_declared, lost_undeclared
+	}, `SELECT appliance_id, stream_id, first_at, last_at, received, lost_declared, lost_undeclared + refused
 	      FROM report_ledger WHERE clinic_id = $1 ORDER BY appliance_id, stream_id`, r.clinic)
 }
 
@@ -300,6 +306,26 @@ func (r *reader) hours(ctx context.Context) error {
 	}, `SELECT hour, sum(bytes_in)::bigint, sum(bytes_out)::bigint, count(*) FROM report_traffic
 	     WHERE clinic_id = $1 AND hour >= $2 AND hour < $3 GROUP BY hour ORDER BY hour`,
 		r.clinic, r.in.Month.Start().AddDate(0, 0, -28), r.in.Month.End())
+}
+
+// expired compares the hours with the days, which are kept longer.
+func (r *reader) expired(ctx context.Context) error {
+	var days int64
+	if err := r.tx.QueryRow(ctx, `SELECT coalesce(sum(bytes_in + bytes_out), 0)::bigint FROM report_traffic_daily
+	     WHERE clinic_id = $1 AND day >= $2 AND day < $3`,
+		r.clinic, r.in.Month.Start().Format(time.DateOnly), r.in.Month.End().Format(time.DateOnly)).Scan(&days); err != nil {
+		return err
+	}
+	var hours int64
+	for _, h := range r.in.Hours {
+		if r.in.Month.Contains(h.Hour) {
+			hours += h.In + h.Out
+		}
+	}
+	if hours < days {
+		return fmt.Errorf("%w (%d of %d bytes left)", ErrExpired, hours, days)
+	}
+	return nil
 }
 
 func (r *reader) apps(ctx context.Context) error {

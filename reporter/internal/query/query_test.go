@@ -133,3 +133,53 @@ func BenchmarkFacts(b *testing.B) {
 		b.ReportMetric(float64(f.Attacks.Detected.N), "detections")
 	}
 }
+
+// TestDeletedHoursAreNoZeros deletes what retention would.
+func TestDeletedHoursAreNoZeros(t *testing.T) {
+	db := querytest.New(t)
+	c := monthtest.Clear(t)
+	clinic := querytest.Insert(t, db, c)
+	conn, err := pgx.Connect(t.Context(), db.Owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if _, err := conn.Exec(t.Context(), `INSERT INTO traffic_daily (clinic_id, day, app, device_mac, zone, visibility, bytes_in, bytes_out, packets, flows)
+		SELECT clinic_id, (hour AT TIME ZONE 'UTC' + interval '9 hours')::date, app, device_mac, zone, visibility, sum(bytes_in), sum(bytes_out), sum(packets), sum(flows)
+		  FROM traffic_hourly GROUP BY 1, 2, 3, 4, 5, 6`); err != nil {
+		t.Fatal(err)
+	}
+	p := pool(t, db)
+	opt := query.Options{Now: c.In.Now}
+	if _, err := query.Facts(t.Context(), p, clinic, c.In.Month, opt); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), `DELETE FROM traffic_hourly WHERE hour < $1`, c.At(10, 0, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := query.Facts(t.Context(), p, clinic, c.In.Month, opt); !errors.Is(err, query.ErrExpired) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestRefusedEventsAreMissing: what ingest refused is no record.
+func TestRefusedEventsAreMissing(t *testing.T) {
+	db := querytest.New(t)
+	c := monthtest.Clear(t)
+	clinic := querytest.Insert(t, db, c)
+	conn, err := pgx.Connect(t.Context(), db.Owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if _, err := conn.Exec(t.Context(), `UPDATE event_ledger SET got = got - int8multirange(int8range(10, 14)), refused = int8multirange(int8range(10, 14))`); err != nil {
+		t.Fatal(err)
+	}
+	f, err := query.Facts(t.Context(), pool(t, db), clinic, c.In.Month, query.Options{Now: c.In.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Coverage.LostSilent.N != 4 || f.Verdict != month.Hold {
+		t.Errorf("%d missing, verdict %s", f.Coverage.LostSilent.N, f.Verdict)
+	}
+}

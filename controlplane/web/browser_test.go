@@ -13,65 +13,65 @@ import (
 func TestAnalystWorksByKeyboard(t *testing.T) {
 	c := start(t, 6, 300)
 	ctx, problems := browser(t)
-	c.signIn(t, ctx, "/triage")
-	until(t, ctx, `document.querySelector("triage-grid tr.cur") !== null && !document.querySelector(".live.wait")`)
+	c.signIn(ctx, t, "/triage")
+	until(ctx, t, `document.querySelector("triage-grid tr.cur") !== null && !document.querySelector(".live.wait")`)
 	cursor := `[...document.querySelectorAll("triage-grid tbody tr")].findIndex(r => r.classList.contains("cur"))`
-	if n := js[int](t, ctx, cursor); n != 0 {
+	if n := js[int](ctx, t, cursor); n != 0 {
 		t.Fatalf("cursor starts on row %d", n)
 	}
 
-	do(t, ctx, chromedp.KeyEvent("jjk"))
-	if n := js[int](t, ctx, cursor); n != 1 {
+	do(ctx, t, chromedp.KeyEvent("jjk"))
+	if n := js[int](ctx, t, cursor); n != 1 {
 		t.Errorf("after j j k the cursor is on row %d", n)
 	}
-	until(t, ctx, `document.querySelector("#panel h2").textContent === document.querySelector("tr.cur .nm").textContent`)
-	if f := js[string](t, ctx, `new URL(location).searchParams.get("focus")`); f != js[string](t, ctx, `document.querySelector("tr.cur").dataset.sig`) {
+	until(ctx, t, `document.querySelector("#panel h2").textContent === document.querySelector("tr.cur .nm").textContent`)
+	if f := js[string](ctx, t, `new URL(location).searchParams.get("focus")`); f != js[string](ctx, t, `document.querySelector("tr.cur").dataset.sig`) {
 		t.Errorf("the address does not follow the cursor: focus=%q", f)
 	}
 
-	do(t, ctx, chromedp.KeyEvent("o"))
-	until(t, ctx, `document.querySelectorAll("tr[aria-level='2']").length > 0`)
-	if js[string](t, ctx, `document.querySelector("tr.cur").getAttribute("aria-expanded")`) != "true" {
+	do(ctx, t, chromedp.KeyEvent("o"))
+	until(ctx, t, `document.querySelectorAll("tr[aria-level='2']").length > 0`)
+	if js[string](ctx, t, `document.querySelector("tr.cur").getAttribute("aria-expanded")`) != "true" {
 		t.Error("o did not say that the row is expanded")
 	}
-	do(t, ctx, chromedp.KeyEvent("x"))
-	if js[bool](t, ctx, `document.querySelector("#bulk").hidden`) || js[string](t, ctx, `document.querySelector("#seln").textContent`) != "1" {
+	do(ctx, t, chromedp.KeyEvent("x"))
+	if js[bool](ctx, t, `document.querySelector("#bulk").hidden`) || js[string](ctx, t, `document.querySelector("#seln").textContent`) != "1" {
 		t.Error("x did not select the group")
 	}
-	if a, b := js[string](t, ctx, `document.querySelector("#selsub").textContent`), js[string](t, ctx, `document.querySelector("tr.cur [data-c=n]").textContent`); a != b {
+	if a, b := js[string](ctx, t, `document.querySelector("#selsub").textContent`), js[string](ctx, t, `document.querySelector("tr.cur [data-c=n]").textContent`); a != b {
 		t.Errorf("the selection counts %s alerts, the row %s", a, b)
 	}
-	do(t, ctx, chromedp.KeyEvent("\u001b"))
-	until(t, ctx, `document.querySelector("#bulk").hidden`)
-	do(t, ctx, chromedp.KeyEvent("o"))
-	until(t, ctx, `document.querySelectorAll("tr[aria-level='2']").length === 0`)
+	do(ctx, t, chromedp.KeyEvent("\u001b"))
+	until(ctx, t, `document.querySelector("#bulk").hidden`)
+	do(ctx, t, chromedp.KeyEvent("o"))
+	until(ctx, t, `document.querySelectorAll("tr[aria-level='2']").length === 0`)
 
-	do(t, ctx, chromedp.KeyEvent("?"))
-	until(t, ctx, `document.querySelector("#keys").open`)
-	do(t, ctx, chromedp.KeyEvent("\u001b"))
-	until(t, ctx, `!document.querySelector("#keys").open`)
+	do(ctx, t, chromedp.KeyEvent("?"))
+	until(ctx, t, `document.querySelector("#keys").open`)
+	do(ctx, t, chromedp.KeyEvent("\u001b"))
+	until(ctx, t, `!document.querySelector("#keys").open`)
 
 	// An alert of a known rule patches its row in place; one of an unknown rule waits behind the counter.
 	row := `[...document.querySelectorAll("triage-grid tbody tr")].find(r => r.dataset.sig === "alert:1:2100058")`
-	before := js[string](t, ctx, row+`.querySelector("[data-c=n]").textContent`)
-	order := js[string](t, ctx, `[...document.querySelectorAll("triage-grid tbody tr")].map(r => r.id).join()`)
+	before := js[string](ctx, t, row+`.querySelector("[data-c=n]").textContent`)
+	order := js[string](ctx, t, `[...document.querySelectorAll("triage-grid tbody tr")].map(r => r.id).join()`)
 	c.seed.late(t, 7, "")
-	until(t, ctx, row+`.querySelector("[data-c=n]").textContent !== "`+before+`"`)
+	until(ctx, t, row+`.querySelector("[data-c=n]").textContent !== "`+before+`"`)
 	c.seed.late(t, 4, "777001")
-	until(t, ctx, `!document.querySelector("#newbar").hidden && document.querySelector("#newn").textContent === "1"`)
-	if got := js[string](t, ctx, `[...document.querySelectorAll("triage-grid tbody tr")].map(r => r.id).join()`); got != order {
+	until(ctx, t, `!document.querySelector("#newbar").hidden && document.querySelector("#newn").textContent === "1"`)
+	if got := js[string](ctx, t, `[...document.querySelectorAll("triage-grid tbody tr")].map(r => r.id).join()`); got != order {
 		t.Error("rows moved while alerts came in")
 	}
-	do(t, ctx, chromedp.KeyEvent("u"))
-	until(t, ctx, `document.readyState === "complete" && !!document.querySelector("[data-sig='alert:1:777001']")`)
-	until(t, ctx, `!!document.querySelector("tr.cur")`)
+	do(ctx, t, chromedp.KeyEvent("u"))
+	until(ctx, t, `document.readyState === "complete" && !!document.querySelector("[data-sig='alert:1:777001']")`)
+	until(ctx, t, `!!document.querySelector("tr.cur")`)
 
-	do(t, ctx, chromedp.KeyEvent("\r"))
-	until(t, ctx, `location.search.includes("group=none") && document.readyState === "complete" && !!document.querySelector("tr.cur")`)
-	do(t, ctx, chromedp.KeyEvent("gl"))
-	until(t, ctx, `location.pathname === "/clinics" && document.readyState === "complete" && !!document.querySelector("tr.cur")`)
-	do(t, ctx, chromedp.KeyEvent("j\r"))
-	until(t, ctx, `location.pathname.startsWith("/clinics/") && document.readyState === "complete"`)
+	do(ctx, t, chromedp.KeyEvent("\r"))
+	until(ctx, t, `location.search.includes("group=none") && document.readyState === "complete" && !!document.querySelector("tr.cur")`)
+	do(ctx, t, chromedp.KeyEvent("gl"))
+	until(ctx, t, `location.pathname === "/clinics" && document.readyState === "complete" && !!document.querySelector("tr.cur")`)
+	do(ctx, t, chromedp.KeyEvent("j\r"))
+	until(ctx, t, `location.pathname.startsWith("/clinics/") && document.readyState === "complete"`)
 
 	for _, p := range problems() {
 		t.Error("browser: ", p)
@@ -85,17 +85,17 @@ func TestAnalystWorksByKeyboard(t *testing.T) {
 func TestLettersCanBeTurnedOff(t *testing.T) {
 	c := start(t, 3, 60)
 	ctx, _ := browser(t)
-	c.signIn(t, ctx, "/triage")
-	until(t, ctx, `!!document.querySelector("tr.cur")`)
-	do(t, ctx, chromedp.Click(".user summary"), chromedp.Click(`button[name=keys][value=off]`))
-	until(t, ctx, `"keysOff" in document.documentElement.dataset && document.readyState === "complete" && !!document.querySelector("tr.cur")`)
+	c.signIn(ctx, t, "/triage")
+	until(ctx, t, `!!document.querySelector("tr.cur")`)
+	do(ctx, t, chromedp.Click(".user summary"), chromedp.Click(`button[name=keys][value=off]`))
+	until(ctx, t, `"keysOff" in document.documentElement.dataset && document.readyState === "complete" && !!document.querySelector("tr.cur")`)
 	cursor := `[...document.querySelectorAll("triage-grid tbody tr")].findIndex(r => r.classList.contains("cur"))`
-	do(t, ctx, chromedp.KeyEvent("j"))
-	if n := js[int](t, ctx, cursor); n != 0 {
+	do(ctx, t, chromedp.KeyEvent("j"))
+	if n := js[int](ctx, t, cursor); n != 0 {
 		t.Errorf("j moved the cursor to row %d although letters are off", n)
 	}
-	do(t, ctx, chromedp.KeyEvent("j", chromedp.KeyModifiers(chromedp.ModifierAlt)))
-	if n := js[int](t, ctx, cursor); n != 1 {
+	do(ctx, t, chromedp.KeyEvent("j", chromedp.KeyModifiers(chromedp.ModifierAlt)))
+	if n := js[int](ctx, t, cursor); n != 1 {
 		t.Errorf("Alt+j left the cursor on row %d", n)
 	}
 }
@@ -105,13 +105,13 @@ func TestReportIsFramedUnderItsOwnPolicy(t *testing.T) {
 	c := start(t, 4, 20)
 	ctx, problems := browser(t)
 	month := c.seed.now.AddDate(0, -1, 0).Format("2006-01")
-	c.signIn(t, ctx, "/reports/"+month+"/1")
-	until(t, ctx, `document.readyState === "complete" && !!document.querySelector("iframe.sheet")`)
-	if u, _ := url.Parse(js[string](t, ctx, `document.querySelector("iframe.sheet").src`)); u == nil || u.Path != "/reports/"+month+"/1/page" {
+	c.signIn(ctx, t, "/reports/"+month+"/1")
+	until(ctx, t, `document.readyState === "complete" && !!document.querySelector("iframe.sheet")`)
+	if u, _ := url.Parse(js[string](ctx, t, `document.querySelector("iframe.sheet").src`)); u == nil || u.Path != "/reports/"+month+"/1/page" {
 		t.Errorf("frame shows %v", u)
 	}
-	do(t, ctx, chromedp.Click(`form.inl button`))
-	until(t, ctx, `!!document.querySelector(".notice") && document.readyState === "complete"`)
+	do(ctx, t, chromedp.Click(`form.inl button`))
+	until(ctx, t, `!!document.querySelector(".notice") && document.readyState === "complete"`)
 	var jobs int
 	if err := c.seed.conn.QueryRow(t.Context(), `SELECT count(*) FROM river.river_job WHERE kind = 'report_render' AND queue = 'report' AND args = jsonb_build_object('clinic_id', 1, 'month', $1::text)`, month).Scan(&jobs); err != nil {
 		t.Fatal(err)
@@ -128,51 +128,51 @@ func TestReportIsFramedUnderItsOwnPolicy(t *testing.T) {
 func TestVerdictByKeyboard(t *testing.T) {
 	c := start(t, 6, 300)
 	ctx, problems := browser(t)
-	c.signIn(t, ctx, "/triage")
+	c.signIn(ctx, t, "/triage")
 	ready := `document.readyState === "complete" && !!document.querySelector("tr.cur") && !document.querySelector(".live.wait")`
-	until(t, ctx, ready)
-	first := js[string](t, ctx, `document.querySelector("tr.cur").dataset.sig`)
-	rows := js[int](t, ctx, `document.querySelectorAll("triage-grid tbody tr").length`)
+	until(ctx, t, ready)
+	first := js[string](ctx, t, `document.querySelector("tr.cur").dataset.sig`)
+	rows := js[int](ctx, t, `document.querySelectorAll("triage-grid tbody tr").length`)
 
-	do(t, ctx, chromedp.KeyEvent("e"))
-	until(t, ctx, `document.querySelector("#dlg").open && !!document.querySelector("#dlg form")`)
-	do(t, ctx, chromedp.KeyEvent("2"))
-	until(t, ctx, `document.querySelector("#dlg input[value=false_alarm]").checked && getComputedStyle(document.querySelector(".onlysup")).display === "none"`)
-	do(t, ctx, chromedp.SendKeys(`#dlg textarea`, "tested by the vendor 1"), chromedp.KeyEvent("\r", chromedp.KeyModifiers(chromedp.ModifierCtrl)))
-	until(t, ctx, `!document.querySelector("#dlg").open && document.querySelector("#toast").classList.contains("on")`)
-	if n := js[int](t, ctx, `document.querySelectorAll("triage-grid tbody tr").length`); n != rows-1 {
+	do(ctx, t, chromedp.KeyEvent("e"))
+	until(ctx, t, `document.querySelector("#dlg").open && !!document.querySelector("#dlg form")`)
+	do(ctx, t, chromedp.KeyEvent("2"))
+	until(ctx, t, `document.querySelector("#dlg input[value=false_alarm]").checked && getComputedStyle(document.querySelector(".onlysup")).display === "none"`)
+	do(ctx, t, chromedp.SendKeys(`#dlg textarea`, "tested by the vendor 1"), chromedp.KeyEvent("\r", chromedp.KeyModifiers(chromedp.ModifierCtrl)))
+	until(ctx, t, `!document.querySelector("#dlg").open && document.querySelector("#toast").classList.contains("on")`)
+	if n := js[int](ctx, t, `document.querySelectorAll("triage-grid tbody tr").length`); n != rows-1 {
 		t.Errorf("%d rows after the verdict, had %d", n, rows)
 	}
-	if s := js[string](t, ctx, `document.querySelector("tr.cur").dataset.sig`); s == first {
+	if s := js[string](ctx, t, `document.querySelector("tr.cur").dataset.sig`); s == first {
 		t.Error("the cursor did not go to the next row")
 	}
-	do(t, ctx, chromedp.KeyEvent("z"))
-	until(t, ctx, ready+` && !!document.querySelector("[data-sig='`+first+`']")`)
+	do(ctx, t, chromedp.KeyEvent("z"))
+	until(ctx, t, ready+` && !!document.querySelector("[data-sig='`+first+`']")`)
 
 	// A suppression, previewed before it is applied.
-	until(t, ctx, ready)
-	do(t, ctx, chromedp.KeyEvent("e"))
-	until(t, ctx, `document.querySelector("#dlg").open && !!document.querySelector("#dlg .replay")`)
-	do(t, ctx, chromedp.Click(`#dlg input[name=days][value="7"]`), chromedp.SendKeys(`#dlg textarea`, "known tablet"))
-	until(t, ctx, `document.querySelector("#dlg #fx").textContent.length > 20`)
-	do(t, ctx, chromedp.KeyEvent("\r", chromedp.KeyModifiers(chromedp.ModifierCtrl)))
-	until(t, ctx, `!document.querySelector("#dlg").open && document.querySelector("#toast").classList.contains("on")`)
-	do(t, ctx, chromedp.KeyEvent("gs"))
-	until(t, ctx, `location.pathname === "/suppressions" && document.readyState === "complete" && document.querySelectorAll("tbody tr").length === 1`)
-	do(t, ctx, chromedp.KeyEvent("\r"))
-	until(t, ctx, `location.pathname.startsWith("/suppressions/") && document.readyState === "complete" && document.body.textContent.includes("known tablet")`)
+	until(ctx, t, ready)
+	do(ctx, t, chromedp.KeyEvent("e"))
+	until(ctx, t, `document.querySelector("#dlg").open && !!document.querySelector("#dlg .replay")`)
+	do(ctx, t, chromedp.Click(`#dlg input[name=days][value="7"]`), chromedp.SendKeys(`#dlg textarea`, "known tablet"))
+	until(ctx, t, `document.querySelector("#dlg #fx").textContent.length > 20`)
+	do(ctx, t, chromedp.KeyEvent("\r", chromedp.KeyModifiers(chromedp.ModifierCtrl)))
+	until(ctx, t, `!document.querySelector("#dlg").open && document.querySelector("#toast").classList.contains("on")`)
+	do(ctx, t, chromedp.KeyEvent("gs"))
+	until(ctx, t, `location.pathname === "/suppressions" && document.readyState === "complete" && document.querySelectorAll("tbody tr").length === 1`)
+	do(ctx, t, chromedp.KeyEvent("\r"))
+	until(ctx, t, `location.pathname.startsWith("/suppressions/") && document.readyState === "complete" && document.body.textContent.includes("known tablet")`)
 
 	// A threat opens a case.
-	do(t, ctx, chromedp.KeyEvent("gt"))
-	until(t, ctx, `location.pathname === "/triage" && `+ready)
-	do(t, ctx, chromedp.KeyEvent("e"))
-	until(t, ctx, `document.querySelector("#dlg").open && !!document.querySelector("#dlg form")`)
-	do(t, ctx, chromedp.KeyEvent("1"), chromedp.SendKeys(`#dlg textarea`, "called the clinic"), chromedp.KeyEvent("\r", chromedp.KeyModifiers(chromedp.ModifierCtrl)))
-	until(t, ctx, `!document.querySelector("#dlg").open && document.querySelector("#toast").classList.contains("on")`)
-	do(t, ctx, chromedp.Navigate(c.url+"/cases/1"))
-	until(t, ctx, `document.body.textContent.includes("called the clinic")`)
-	do(t, ctx, chromedp.SendKeys(`textarea[name=note]`, "cable is out"), chromedp.Click(`form.stack button`))
-	until(t, ctx, `!!document.querySelector(".notice") && document.body.textContent.includes("cable is out")`)
+	do(ctx, t, chromedp.KeyEvent("gt"))
+	until(ctx, t, `location.pathname === "/triage" && `+ready)
+	do(ctx, t, chromedp.KeyEvent("e"))
+	until(ctx, t, `document.querySelector("#dlg").open && !!document.querySelector("#dlg form")`)
+	do(ctx, t, chromedp.KeyEvent("1"), chromedp.SendKeys(`#dlg textarea`, "called the clinic"), chromedp.KeyEvent("\r", chromedp.KeyModifiers(chromedp.ModifierCtrl)))
+	until(ctx, t, `!document.querySelector("#dlg").open && document.querySelector("#toast").classList.contains("on")`)
+	do(ctx, t, chromedp.Navigate(c.url+"/cases/1"))
+	until(ctx, t, `document.body.textContent.includes("called the clinic")`)
+	do(ctx, t, chromedp.SendKeys(`textarea[name=note]`, "cable is out"), chromedp.Click(`form.stack button`))
+	until(ctx, t, `!!document.querySelector(".notice") && document.body.textContent.includes("cable is out")`)
 
 	for _, p := range problems() {
 		t.Error("browser: ", p)

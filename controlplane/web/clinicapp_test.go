@@ -210,15 +210,15 @@ func TestClinicPageLooksRight(t *testing.T) {
 	pass := c.pass(t, 1, "director")
 	ctx, problems := browser(t)
 	run := func(name string) {
-		js[bool](t, ctx, string(axe)+`; window.found = null; axe.run({resultTypes: ["violations"]}).then(r => { window.found = r.violations.map(v => v.id + ": " + v.help + " " + v.nodes.map(n => n.target.join(" ")).join("; ")).join("\n") }); true`)
-		until(t, ctx, `window.found !== null`)
-		if s := js[string](t, ctx, `window.found`); s != "" {
+		js[bool](ctx, t, string(axe)+`; window.found = null; axe.run({resultTypes: ["violations"]}).then(r => { window.found = r.violations.map(v => v.id + ": " + v.help + " " + v.nodes.map(n => n.target.join(" ")).join("; ")).join("\n") }); true`)
+		until(ctx, t, `window.found !== null`)
+		if s := js[string](ctx, t, `window.found`); s != "" {
 			t.Errorf("%s: %s", name, s)
 		}
-		if js[bool](t, ctx, `document.documentElement.scrollWidth > innerWidth`) {
+		if js[bool](ctx, t, `document.documentElement.scrollWidth > innerWidth`) {
 			t.Errorf("%s: scrolls sideways", name)
 		}
-		if small := js[int](t, ctx, `[...document.querySelectorAll("main button, main a.btn, main input:not([type=hidden])")].filter(e => e.getBoundingClientRect().height > 0 && e.getBoundingClientRect().height < 44).length`); small > 0 {
+		if small := js[int](ctx, t, `[...document.querySelectorAll("main button, main a.btn, main input:not([type=hidden])")].filter(e => e.getBoundingClientRect().height > 0 && e.getBoundingClientRect().height < 44).length`); small > 0 {
 			t.Errorf("%s: %d targets are lower than 44 px", name, small)
 		}
 		if dir := os.Getenv("KADOMORI_SHOTS"); dir != "" {
@@ -231,16 +231,16 @@ func TestClinicPageLooksRight(t *testing.T) {
 			}
 		}
 	}
-	do(t, ctx, chromedp.Navigate(c.url+"/c/login"))
+	do(ctx, t, chromedp.Navigate(c.url+"/c/login"))
 	run("login")
-	do(t, ctx, chromedp.SendKeys(`input[name=code]`, "C001"), chromedp.SendKeys(`input[name=pass]`, pass+"\r"))
-	until(t, ctx, `location.pathname === "/c" && document.readyState === "complete" && document.fonts.status === "loaded"`)
-	do(t, ctx, chromedp.EmulateViewport(1060, 900))
+	do(ctx, t, chromedp.SendKeys(`input[name=code]`, "C001"), chromedp.SendKeys(`input[name=pass]`, pass+"\r"))
+	until(ctx, t, `location.pathname === "/c" && document.readyState === "complete" && document.fonts.status === "loaded"`)
+	do(ctx, t, chromedp.EmulateViewport(1060, 900))
 	run("desk")
-	do(t, ctx, chromedp.EmulateViewport(390, 844))
+	do(ctx, t, chromedp.EmulateViewport(390, 844))
 	run("telephone")
 	total := 0
-	for _, u := range js[[]string](t, ctx, `[location.pathname, ...performance.getEntriesByType("resource").map(e => new URL(e.name).pathname)]`) {
+	for _, u := range js[[]string](ctx, t, `[location.pathname, ...performance.getEntriesByType("resource").map(e => new URL(e.name).pathname)]`) {
 		req, _ := http.NewRequestWithContext(context.WithoutCancel(t.Context()), http.MethodGet, c.url+u, nil)
 		req.Header.Set("Accept-Encoding", "gzip")
 		req.AddCookie(c.enter(t, "C001", pass))

@@ -158,7 +158,7 @@ func browser(t *testing.T) (context.Context, func() []string) {
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
-	ctx, cancel = context.WithTimeout(ctx, 3*time.Minute)
+	ctx, cancel = context.WithTimeout(ctx, 8*time.Minute)
 	t.Cleanup(cancel)
 	var mu sync.Mutex
 	var problems []string
@@ -177,12 +177,12 @@ func browser(t *testing.T) (context.Context, func() []string) {
 	if err != nil {
 		t.Fatalf("start chromium: %v", err)
 	}
-	do(t, ctx, chromedp.EmulateViewport(1440, 900))
+	do(ctx, t, chromedp.EmulateViewport(1440, 900))
 	return ctx, func() []string { mu.Lock(); defer mu.Unlock(); return append([]string(nil), problems...) }
 }
 
 // do runs steps and fails the test when one fails.
-func do(t *testing.T, ctx context.Context, steps ...chromedp.Action[chromedp.Void]) { //nolint:revive // t first, as everywhere in tests
+func do(ctx context.Context, t *testing.T, steps ...chromedp.Action[chromedp.Void]) {
 	t.Helper()
 	if err := chromedp.Do(ctx, steps...); err != nil {
 		t.Fatal(err)
@@ -190,7 +190,7 @@ func do(t *testing.T, ctx context.Context, steps ...chromedp.Action[chromedp.Voi
 }
 
 // js evaluates an expression in the page.
-func js[T any](t *testing.T, ctx context.Context, expr string) T { //nolint:revive // t first, as everywhere in tests
+func js[T any](ctx context.Context, t *testing.T, expr string) T {
 	t.Helper()
 	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](expr))
 	if err != nil {
@@ -200,9 +200,9 @@ func js[T any](t *testing.T, ctx context.Context, expr string) T { //nolint:revi
 }
 
 // until waits for an expression to be true in the page.
-func until(t *testing.T, ctx context.Context, expr string) { //nolint:revive // t first, as everywhere in tests
+func until(ctx context.Context, t *testing.T, expr string) {
 	t.Helper()
-	w, cancel := context.WithTimeout(ctx, 20*time.Second)
+	w, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for {
 		_, err := chromedp.Run(w, chromedp.Poll[bool](expr))
@@ -216,8 +216,8 @@ func until(t *testing.T, ctx context.Context, expr string) { //nolint:revive // 
 }
 
 // signIn types name and password.
-func (c *console) signIn(t *testing.T, ctx context.Context, to string) { //nolint:revive // t first, as everywhere in tests
+func (c *console) signIn(ctx context.Context, t *testing.T, to string) {
 	t.Helper()
-	do(t, ctx, chromedp.Navigate(c.url+to), chromedp.SendKeys(`input[name=name]`, "kato"), chromedp.SendKeys(`input[name=password]`, testPassword+"\r"))
-	until(t, ctx, `!!document.querySelector("nav.side")`)
+	do(ctx, t, chromedp.Navigate(c.url+to), chromedp.SendKeys(`input[name=name]`, "kato"), chromedp.SendKeys(`input[name=password]`, testPassword+"\r"))
+	until(ctx, t, `!!document.querySelector("nav.side")`)
 }

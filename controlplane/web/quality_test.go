@@ -28,31 +28,32 @@ func TestEveryScreenIsAccessible(t *testing.T) {
 	}
 	c := start(t, 24, 3000)
 	c.judge(t)
+	c.seed.exec(t, `UPDATE operator SET role = 'admin' WHERE name = 'kato'`) // sees every screen
 	month := c.seed.now.AddDate(0, -1, 0).Format("2006-01")
 	ctx, problems := browser(t)
-	c.signIn(t, ctx, "/")
-	all := append(screens(month), "/audit", "/cases/1", "/suppressions/1", "/rollouts/1", "/policy/3", "/nothing")
+	c.signIn(ctx, t, "/")
+	all := append(screens(month), "/audit", "/cases/1", "/suppressions/1", "/rollouts/1", "/policy/3", "/settings/team", "/nothing")
 	for _, v := range [][2]string{{"ja", "light"}, {"en", "dark"}} {
 		c.seed.exec(t, `UPDATE operator SET language = $1, theme = $2`, v[0], v[1])
-		js[bool](t, ctx, `(() => { const f = new FormData(document.querySelector('form[action="/settings/me"]')); f.set("lang", "`+v[0]+`"); f.set("theme", "`+v[1]+`"); fetch("/settings/me", {method: "POST", body: new URLSearchParams(f)}).then(() => { window.stored = true }); return true })()`)
-		until(t, ctx, `window.stored === true`)
+		js[bool](ctx, t, `(() => { const f = new FormData(document.querySelector('form[action="/settings/me"]')); f.set("lang", "`+v[0]+`"); f.set("theme", "`+v[1]+`"); fetch("/settings/me", {method: "POST", body: new URLSearchParams(f)}).then(() => { window.stored = true }); return true })()`)
+		until(ctx, t, `window.stored === true`)
 		for _, path := range all {
-			do(t, ctx, chromedp.Navigate(c.url+path))
-			until(t, ctx, `document.readyState === "complete"`)
+			do(ctx, t, chromedp.Navigate(c.url+path))
+			until(ctx, t, `document.readyState === "complete"`)
 			if path == "/triage" {
-				do(t, ctx, chromedp.KeyEvent("oje"))
-				until(t, ctx, `!!document.querySelector("#dlg .ef")`)
+				do(ctx, t, chromedp.KeyEvent("oje"))
+				until(ctx, t, `!!document.querySelector("#dlg .ef")`)
 			}
-			js[bool](t, ctx, string(axe)+`; window.found = null; axe.run({resultTypes: ["violations"]}).then(r => { window.found = JSON.stringify(r.violations.map(v => v.id + ": " + v.help + " " + v.nodes.slice(0, 3).map(n => n.target.join(" ") + " | " + (n.any[0] ? n.any[0].message : "")).join("; "))) }, e => { window.found = JSON.stringify([String(e)]) }); true`)
-			until(t, ctx, `window.found !== null`)
+			js[bool](ctx, t, string(axe)+`; window.found = null; axe.run({resultTypes: ["violations"]}).then(r => { window.found = JSON.stringify(r.violations.map(v => v.id + ": " + v.help + " " + v.nodes.slice(0, 3).map(n => n.target.join(" ") + " | " + (n.any[0] ? n.any[0].message : "")).join("; "))) }, e => { window.found = JSON.stringify([String(e)]) }); true`)
+			until(ctx, t, `window.found !== null`)
 			var list []string
-			if err := json.Unmarshal([]byte(js[string](t, ctx, `window.found`)), &list); err != nil {
+			if err := json.Unmarshal([]byte(js[string](ctx, t, `window.found`)), &list); err != nil {
 				t.Fatal(err)
 			}
 			for _, s := range list {
 				t.Errorf("%s %s %s: %s", path, v[0], v[1], s)
 			}
-			if n := js[int](t, ctx, `document.getElementsByTagName("*").length`); n > budgetNodes {
+			if n := js[int](ctx, t, `document.getElementsByTagName("*").length`); n > budgetNodes {
 				t.Errorf("%s: %d nodes, budget %d", path, n, budgetNodes)
 			}
 		}
@@ -68,13 +69,13 @@ func TestEveryScreenIsAccessible(t *testing.T) {
 func TestPagesKeepTheirBudgets(t *testing.T) {
 	c := start(t, 64, 10_000)
 	ctx, _ := browser(t)
-	c.signIn(t, ctx, "/triage")
-	until(t, ctx, `document.readyState === "complete" && !!document.querySelector("tr.cur") && document.fonts.status === "loaded"`)
+	c.signIn(ctx, t, "/triage")
+	until(ctx, t, `document.readyState === "complete" && !!document.querySelector("tr.cur") && document.fonts.status === "loaded"`)
 	// The login page has loaded script, style and font already; their wire size counts all the same.
 	ck := c.login(t)
 	total := 0
 	var script int
-	for _, u := range js[[]string](t, ctx, `[location.pathname, ...performance.getEntriesByType("resource").map(e => new URL(e.name).pathname).filter(p => p.startsWith("/static/"))]`) {
+	for _, u := range js[[]string](ctx, t, `[location.pathname, ...performance.getEntriesByType("resource").map(e => new URL(e.name).pathname).filter(p => p.startsWith("/static/"))]`) {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.url+u, nil)
 		if err != nil {
 			t.Fatal(err)

@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"path/filepath"
@@ -28,9 +29,9 @@ func TestScreens(t *testing.T) {
 	c := start(t, 24, 4000)
 	c.judge(t)
 	ctx, problems := browser(t)
-	do(t, ctx, chromedp.Navigate(c.url+"/login"))
-	shoot(t, ctx, dir, "login-ja-light")
-	c.signIn(t, ctx, "/")
+	do(ctx, t, chromedp.Navigate(c.url+"/login"))
+	shoot(ctx, t, dir, "login-ja-light")
+	c.signIn(ctx, t, "/")
 	only := os.Getenv("KADOMORI_SHOTS_ONLY")
 	variants := [][2]string{{"ja", "light"}, {"en", "dark"}}
 	if os.Getenv("KADOMORI_SHOTS_ALL") != "" {
@@ -38,12 +39,14 @@ func TestScreens(t *testing.T) {
 	}
 	for _, v := range variants {
 		lang, theme := v[0], v[1]
-		js[bool](t, ctx, `(() => { const f = new FormData(document.querySelector('form[action="/settings/me"]')); f.set("lang", "`+lang+`"); f.set("theme", "`+theme+`"); fetch("/settings/me", {method: "POST", body: new URLSearchParams(f)}).then(() => { window.stored = true }); return true })()`)
-		until(t, ctx, `window.stored === true`)
+		js[bool](ctx, t, `(() => { const f = new FormData(document.querySelector('form[action="/settings/me"]')); f.set("lang", "`+lang+`"); f.set("theme", "`+theme+`"); fetch("/settings/me", {method: "POST", body: new URLSearchParams(f)}).then(() => { window.stored = true }); return true })()`)
+		until(ctx, t, `window.stored === true`)
 		for _, p := range []struct{ name, path, after string }{
 			{"overview", "/", ""},
 			{"triage", "/triage", `document.body.dispatchEvent(new KeyboardEvent("keydown", {key: "j", bubbles: true})); document.body.dispatchEvent(new KeyboardEvent("keydown", {key: "o", bubbles: true}))`},
 			{"verdict", "/triage", `setTimeout(() => document.querySelector("[data-act=verdict]").click(), 300)`},
+			{"team", "/settings/team", ""},
+			{"clinic-ask", "/clinics/1?tab=ask", ""},
 			{"enrolment", "/enrolment", ""},
 			{"policy", "/policy", ""},
 			{"clinic-policy", "/policy/3", ""},
@@ -72,15 +75,15 @@ func TestScreens(t *testing.T) {
 			if only != "" && !strings.Contains(only, p.name) {
 				continue
 			}
-			do(t, ctx, chromedp.Navigate(c.url+p.path))
+			do(ctx, t, chromedp.Navigate(c.url+p.path))
 			if p.after != "" {
-				js[bool](t, ctx, `(() => {`+p.after+`; return true})()`)
+				js[bool](ctx, t, `(() => {`+p.after+`; return true})()`)
 			}
 			if p.name == "verdict" {
-				until(t, ctx, `!!document.querySelector("#dlg .replay")`)
+				until(ctx, t, `!!document.querySelector("#dlg .replay")`)
 			}
-			until(t, ctx, `document.fonts.status === "loaded" && !document.querySelector(".live.wait") && performance.now() > 900`)
-			shoot(t, ctx, dir, p.name+"-"+lang+"-"+theme)
+			until(ctx, t, `document.fonts.status === "loaded" && !document.querySelector(".live.wait") && performance.now() > 900`)
+			shoot(ctx, t, dir, p.name+"-"+lang+"-"+theme)
 		}
 	}
 	for _, p := range problems() {
@@ -91,7 +94,7 @@ func TestScreens(t *testing.T) {
 	}
 }
 
-func shoot(t *testing.T, ctx context.Context, dir, name string) { //nolint:revive // t first, as everywhere in tests
+func shoot(ctx context.Context, t *testing.T, dir, name string) {
 	t.Helper()
 	png, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
 	if err != nil {
@@ -122,5 +125,5 @@ func (c *console) judge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.seed.exec(t, `UPDATE operator SET role = 'lead' WHERE name = 'kato'`)
+	c.seed.exec(t, `UPDATE operator SET role = $1 WHERE name = 'kato'`, cmp.Or(os.Getenv("KADOMORI_SHOTS_ROLE"), "lead"))
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/kadomori/kadomori/controlplane/internal/audit"
 )
 
-// ErrMember: there is no such operator, or it may not be switched off.
+// ErrMember says that there is no such operator, or it may not be switched off.
 var ErrMember = errors.New("operator can't be changed")
 
 // Member is an operator as the team's page lists them.

@@ -27,7 +27,9 @@ func (w *Worker) tcp(f *flowT, toServer bool) wire.Decision {
 	t := &f.TCP
 	s, other := &t.Streams[d], &t.Streams[o]
 	was := t.State
-	w.established = was >= flow.TCPEstablished && was <= flow.TCPFinWait
+	// A connection that the server closed first counts as established until the last acknowledgement (TIME_WAIT lies with
+	// the server), one that the client closed first until the server's FIN.
+	w.established = was >= flow.TCPEstablished && (was <= flow.TCPFinWait || was == flow.TCPClosing && t.ServerFirst)
 	w.tcpState(f, toServer)
 	if was < flow.TCPEstablished && t.State == flow.TCPEstablished && f.X.clientIsDev {
 		w.scan.Answered(f.Client, f.Server, f.ServerPort)
@@ -149,6 +151,9 @@ func (w *Worker) tcpState(f *flowT, toServer bool) {
 		case t.Streams[1-d].FinSeen:
 			t.State = flow.TCPClosing
 		case t.State <= flow.TCPFinWait:
+			if t.State < flow.TCPFinWait {
+				t.ServerFirst = !toServer
+			}
 			t.State = flow.TCPFinWait
 		}
 	} else if t.State == flow.TCPClosing && fl&packet.ACK != 0 {

@@ -377,8 +377,10 @@ func (w *Worker) endFlow(f *flowT, why flow.Reason) {
 		if f.State == flow.Closed {
 			end.Reason = "finished"
 		}
-	case flow.Forced, flow.Shutdown:
+	case flow.Forced:
 		end.Reason = "forced"
+	case flow.Shutdown:
+		end.Reason = "shutdown"
 	}
 	if x.cut || x.dropped {
 		end.State = flow.Bypassed.String()

@@ -171,7 +171,7 @@ type FlowEnd struct {
 	Device Device
 	Counts Counts
 	Last   int64  // nanoseconds since the Unix epoch
-	Reason string // "timeout", "finished", "forced"
+	Reason string // "timeout", "finished", "forced", "shutdown"
 	State  string // "new", "established", "closed", "bypassed"
 	// Application is the name in the vocabulary, e.g. "line", "orca", "https"; "unknown" is a value of its own.
 	Application string

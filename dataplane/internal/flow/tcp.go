@@ -18,7 +18,9 @@ const (
 type TCP struct {
 	State     TCPState
 	Midstream bool // picked up without its handshake
-	Streams   [2]Stream
+	// ServerFirst says that the server closed first.
+	ServerFirst bool
+	Streams     [2]Stream
 }
 
 // segment is data that came before what precedes it.

@@ -314,7 +314,7 @@ func (p *Parser) step(m *inspect.Meta, s *side, toServer bool, b []byte, end boo
 			return i + 1, inspect.More
 		}
 		if toServer {
-			p.requestLine(m, s, line, raw)
+			p.requestLine(m, s, line, raw, looksLikeField(b[i+1:]))
 			return i + 1, inspect.More
 		}
 		return p.statusLine(m, s, line, raw, b)
@@ -385,13 +385,27 @@ func chunkSize(line []byte) (int64, bool) {
 	return n, digits > 0
 }
 
-func (p *Parser) requestLine(m *inspect.Meta, s *side, line, raw []byte) {
+// looksLikeField says whether the next line is a header field: a request line without a version is then a broken one of
+// HTTP/1, not HTTP/0.9.
+func looksLikeField(b []byte) bool {
+	i := bytes.IndexByte(b, '\n')
+	if i < 0 {
+		i = len(b)
+	}
+	name, _, ok := bytes.Cut(b[:i], []byte(":"))
+	if !ok || len(name) == 0 {
+		return false
+	}
+	return !bytes.ContainsAny(name, " \t/?")
+}
+
+func (p *Parser) requestLine(m *inspect.Meta, s *side, line, raw []byte, fields bool) {
 	tx := p.newTx(m)
 	s.tx = tx
 	tx.req.started = true
 	tx.req.raw = append(tx.req.raw, raw...)
 	tx.requestLine(line)
-	if tx.http09 {
+	if tx.http09 && !fields {
 		tx.req.lineDone = true
 		tx.end(true)
 		s.tx, s.phase = nil, phaseStart

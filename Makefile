@@ -17,6 +17,9 @@ ONCE ?=
 FUZZTIME ?= 20s
 CORPUS ?=
 RUN ?=
+SEED ?= 1
+CHAOS_SECONDS ?= 240
+APPLIANCES ?= 8000
 
 ##@ Start here
 
@@ -81,6 +84,32 @@ conformance: setup ## Cases of the rule language and the parsers (CORPUS=folder 
 .PHONY: fuzz-short
 fuzz-short: setup ## Run every fuzz target for FUZZTIME each (default 20s)
 	@FUZZTIME=$(FUZZTIME) tools/fuzz.sh
+
+##@ Measure
+
+.PHONY: bench-wire
+bench-wire: setup ## The wire: program, paths, gaps, peers; out/bench/wire.json (root, about 5 minutes)
+	@mkdir -p out/bench
+	go -C test run ./bench/wire
+
+.PHONY: bench-inspect
+bench-inspect: build ## The inspector beside ndpiReader; out/bench/inspect.json (CORPUS=folder for real captures)
+	@mkdir -p out/bench
+	go -C test run ./bench/inspect -agent ../bin/kadomori-agent $(if $(CORPUS),-corpus $(abspath $(CORPUS))) -out ../out/bench/inspect.json
+
+.PHONY: bench-ingest
+bench-ingest: setup ## Ingest against a bare COPY, latency, report and search over 10 M events; out/bench/ingest.json
+	@mkdir -p out/bench
+	BENCH_OUT=$(CURDIR)/out/bench/ingest.json go test -tags bench -count=1 -timeout 30m -run '^TestBenchIngest$$' -v ./controlplane/internal/ingest
+
+.PHONY: bench-fleet
+bench-fleet: build ## APPLIANCES (8000) simulated appliances on one control plane; out/bench/fleet.json
+	@mkdir -p out/bench
+	@ulimit -n 65536 2>/dev/null || true; bin/kadomori-fleetbench -control bin/kadomori-control -appliances $(APPLIANCES) -out out/bench/fleet.json
+
+.PHONY: chaos
+chaos: build ## Kill, cut, slow and fill everything at random for CHAOS_SECONDS (30-600), then count every event (SEED=n)
+	CHAOS_SEED=$(SEED) CHAOS_SECONDS=$(CHAOS_SECONDS) go test -tags chaos -count=1 -timeout 20m -run '^TestChaos$$' -v ./test/demo
 
 # Tools, pinned in tools/go.mod and tools/lint/go.mod (apart, because their requirements differ).
 

@@ -10,7 +10,7 @@ packages=(
 	postgresql weasyprint python3-munkres python3-ufolib2 python3-unicodedata2 fonts-morisawa-bizud-gothic fonts-noto-cjk
 	# test and demo: namespaces, real clients, servers and attackers, a browser, PDF tools
 	iproute2 ethtool iputils-ping procps curl bind9-dnsutils dnsmasq-base udhcpc nmap netcat-openbsd openssl
-	chromium poppler-utils nftables xdp-tools shellcheck
+	chromium poppler-utils nftables xdp-tools shellcheck swtpm tcpdump libndpi-bin wireshark-common
 )
 
 missing=()

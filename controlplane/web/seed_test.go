@@ -118,7 +118,7 @@ func (f *fleetSeed) clinic(t testing.TB, i int) {
 	}
 	var id, box int32
 	row := f.conn.QueryRow(context.Background(), `INSERT INTO clinic (code, name, kana, director, plan_id, hours, created_at)
-VALUES ($1, $2, $3, $4, $5, '月-金 09:00-12:30 15:00-18:30 / 土 09:00-13:00', $6) RETURNING clinic_id`,
+VALUES ($1, $2, $3, $4, $5, 'mon-fri 09:00-12:30 15:00-18:30; sat 09:00-13:00', $6) RETURNING clinic_id`,
 		fmt.Sprintf("C%03d", i+1), name, kana, []string{"佐藤 恵", "鈴木 一郎", "高橋 葉子", "田中 誠"}[i%4], 1+i%5/4, f.now.AddDate(0, -3, 0))
 	if err := row.Scan(&id); err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/kadomori/kadomori/controlplane/internal/clinic"
 	"github.com/kadomori/kadomori/controlplane/internal/triage"
 	"github.com/kadomori/kadomori/controlplane/internal/triage/filter"
 	"github.com/kadomori/kadomori/controlplane/web/chart"
@@ -302,7 +303,17 @@ func (c *Console) panel(q *request, tx pgx.Tx, f filter.Filter, snap *triage.Sna
 		x.Set("group", "pair")
 	}
 	v.Link = "/triage?" + x.Encode()
-	v.Chart = groupChart(q.p, snap, g)
+	var open clinic.Hours
+	if g.Clinic != 0 {
+		var text string
+		if err := tx.QueryRow(ctx, "SELECT hours FROM clinic WHERE clinic_id = $1", g.Clinic).Scan(&text); err != nil {
+			return nil, err
+		}
+		if h, err := clinic.ParseHours(text); err == nil {
+			open = h // hours in words that nobody can compute with are simply not shaded
+		}
+	}
+	v.Chart = groupChart(q.p, snap, g, open)
 	if k, ok := q.p.Detector(g.Rule); ok && g.Kind == "detection" {
 		v.Next = k.Next
 	} else {
@@ -322,7 +333,7 @@ func ids(clinics []int32) string {
 	return strings.Join(s, ",")
 }
 
-func groupChart(p msg.P, snap *triage.Snapshot, g *triage.Group) string {
+func groupChart(p msg.P, snap *triage.Snapshot, g *triage.Group, open clinic.Hours) string {
 	width := snap.To.Sub(snap.From) / triage.Buckets
 	var ticks []chart.Tick
 	top, topAt := int64(-1), 0
@@ -338,12 +349,19 @@ func groupChart(p msg.P, snap *triage.Snapshot, g *triage.Group) string {
 			}
 		}
 		at := snap.From.Add(time.Duration(topAt) * width)
-		return chart.Columns(g.Shape[:], ticks, p.HoursLabel(top, at.In(msg.JST).Format("15:04")))
+		var bands []bool
+		if open.Known() {
+			bands = make([]bool, triage.Buckets)
+			for i := range bands {
+				bands[i] = open.Open(snap.From.Add(time.Duration(i)*width + width/2))
+			}
+		}
+		return chart.Columns(g.Shape[:], bands, p.HoursOpen(), ticks, p.HoursLabel(top, at.In(msg.JST).Format("15:04")))
 	}
 	for i := 0; i < triage.Buckets; i += 5 {
 		ticks = append(ticks, chart.Tick{I: i, Text: snap.From.Add(time.Duration(i) * width).In(msg.JST).Format("01-02")})
 	}
-	return chart.Columns(g.Shape[:], ticks, p.DayLabel(top, snap.From.Add(time.Duration(topAt)*width).In(msg.JST).Format("01-02")))
+	return chart.Columns(g.Shape[:], nil, "", ticks, p.DayLabel(top, snap.From.Add(time.Duration(topAt)*width).In(msg.JST).Format("01-02")))
 }
 
 // parseFocus reads "alert:1:2100001" or "detection:D19@3".

@@ -32,13 +32,24 @@ type Tick struct {
 	Text string
 }
 
-// Columns draws the panel's bar chart, 372 x 64, with an axis and labels below. label is its text alternative.
-func Columns(values []int64, ticks []Tick, label string) string {
+// Columns draws the panel's bar chart, 372 x 64, with an axis and labels below. Columns whose band is set are shaded, and bandWord
+// names the shade; nil shades nothing. label is its text alternative.
+func Columns(values []int64, bands []bool, bandWord string, ticks []Tick, label string) string {
 	const w, h, axis = 372.0, 64.0, 50.0
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg class="hours" viewBox="0 0 %s %s" role="img" aria-label="%s">`, num(w), num(h), html.EscapeString(label))
 	m := maxOf(values)
 	step := w / float64(max(1, len(values)))
+	last := -1
+	for i, on := range bands {
+		if on {
+			fmt.Fprintf(&b, `<rect class="band" x="%s" y="0" width="%s" height="50"/>`, num(float64(i)*step), num(step+0.3))
+			last = i
+		}
+	}
+	if last >= 0 {
+		fmt.Fprintf(&b, `<text x="%s" y="9" text-anchor="end">%s</text>`, num(float64(last+1)*step-3), html.EscapeString(bandWord))
+	}
 	for i, v := range values {
 		if v <= 0 {
 			continue

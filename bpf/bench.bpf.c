@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * The benchmark's own programs: they give each packet the next of many addresses, and hand it to the program that is measured
- * or send it as a flood. A packet that is repeated unchanged says nothing: all it needs is in the first cache.
+ * The benchmark's own programs: they give each packet the next of many addresses, and hand it to the program that is
+ * measured or send it as a flood. A packet that is repeated unchanged says nothing: all it needs is in the first cache.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * The edge: one program on each port of the appliance. It forwards what was judged, stops what is listed, and hands the rest
- * to the agent, or straight on when there is no agent that answers.
+ * The edge: one program on each port of the appliance. It forwards what was judged, stops what is listed, and hands the
+ * rest to the agent, or straight on when there is no agent that answers.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>

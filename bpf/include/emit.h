@@ -122,7 +122,8 @@ static __always_inline struct drop_tally *tally(struct packet *p, __u32 reason, 
 	return n;
 }
 
-/* 1 when one more drop of this kind may be told. Under a flood this answer is what a drop costs, so it asks no clock. */
+/* 1 when one more drop of this kind may be told. Under a flood this answer is what a drop costs, so it asks no clock.
+ */
 static __always_inline int may_sample(struct drop_tally *n)
 {
 	struct control_page *control = settings();

@@ -45,8 +45,8 @@ struct {
 } devices SEC(".maps");
 
 /*
- * Flow -> verdict and counts; only the agent inserts and deletes, the program counts. Full: the flow stays with the packet
- * sockets. Not an LRU: a scan would push out verdicts. The agent sets max_entries.
+ * Flow -> verdict and counts; only the agent inserts and deletes, the program counts. Full: the flow stays with the
+ * packet sockets. Not an LRU: a scan would push out verdicts. The agent sets max_entries.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -57,9 +57,9 @@ struct {
 } flows SEC(".maps");
 
 /*
- * Bits by the hash of a flow: clear for almost all flows that aren't in `flows`, and so a packet without a verdict costs one
- * line here instead of a key, its hash and two lines there. The agent writes through mmap, before it inserts and after it
- * deletes, and sets max_entries.
+ * Bits by the hash of a flow: clear for almost all flows that aren't in `flows`, and so a packet without a verdict
+ * costs one line here instead of a key, its hash and two lines there. The agent writes through mmap, before it inserts
+ * and after it deletes, and sets max_entries.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -71,8 +71,8 @@ struct {
 } flow_filter SEC(".maps");
 
 /*
- * Flow -> what of its counts the agent has told already; only the agent writes. It lets the next agent go on without telling
- * a byte twice. Full: cannot be, it holds keys of `flows` only.
+ * Flow -> what of its counts the agent has told already; only the agent writes. It lets the next agent go on without
+ * telling a byte twice. Full: cannot be, it holds keys of `flows` only.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -84,8 +84,8 @@ struct {
 } told SEC(".maps");
 
 /*
- * Flow -> counts of packets forwarded while no packet socket took them; the program inserts, the agent takes out. Full: the
- * least recently used flow goes and its bytes are told without a flow (the counters of the port have them).
+ * Flow -> counts of packets forwarded while no packet socket took them; the program inserts, the agent takes out. Full:
+ * the least recently used flow goes and its bytes are told without a flow (the counters of the port have them).
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -122,7 +122,8 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } quarantine_macs SEC(".maps");
 
-/* Address and kind -> tokens; the program writes. Full: the least recently used bucket is forgotten, and with it its limit. */
+/* Address and kind -> tokens; the program writes. Full: the least recently used bucket is forgotten, and with it its
+ * limit. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
@@ -131,7 +132,8 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } buckets SEC(".maps");
 
-/* Hash of a flow -> when its last packet without a verdict came (ns); the program writes, only while new flows are limited. */
+/* Hash of a flow -> when its last packet without a verdict came (ns); the program writes, only while new flows are
+ * limited. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
@@ -141,8 +143,8 @@ struct {
 } recent SEC(".maps");
 
 /*
- * (reason, list) -> counts and budget, one copy a CPU; the program writes. Full (more lists in one boot than entries): counted by
- * NOTE_DROP_UNLISTED, the packet is dropped all the same.
+ * (reason, list) -> counts and budget, one copy a CPU; the program writes. Full (more lists in one boot than entries):
+ * counted by NOTE_DROP_UNLISTED, the packet is dropped all the same.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
-/* The parser: a cursor moves over the headers, each parse_* checks bounds, moves on and returns what comes next or -1. */
+/* The parser: a cursor moves over the headers, each parse_* checks bounds, moves on and returns what comes next or -1.
+ */
 #ifndef KADOMORI_PARSE_H
 #define KADOMORI_PARSE_H
 
@@ -14,7 +15,7 @@
 #include <bpf/bpf_helpers.h>
 #include "types.h"
 
-#define VLAN_MAX_DEPTH 2     /* 802.1Q inside 802.1ad */
+#define VLAN_MAX_DEPTH 2      /* 802.1Q inside 802.1ad */
 #define EXTENSION_MAX_DEPTH 6 /* IPv6 extension headers */
 #define VLAN_ID_MASK 0x0fff
 #define MAC_MASK 0x0000ffffffffffffULL
@@ -49,7 +50,7 @@ struct packet {
 	__u8 proto;
 	__u8 fragment; /* enum fragment */
 	__u8 tcp_flags;
-	__u8 port; /* that it came in at */
+	__u8 port;  /* that it came in at */
 	__u8 is_ip; /* src and dst are set */
 	__u8 never; /* 1: asked and not protected, 2: protected */
 	__u8 pad[2];
@@ -263,7 +264,8 @@ static __always_inline int parse_at(struct cursor *c, struct packet *p)
 	} else if (proto == ETH_P_IPV6) {
 		proto = parse_ipv6(c, p);
 		if (proto == IPPROTO_IPIP && p->fragment != FRAGMENT_LATER) {
-			/* DS-Lite (RFC 6333), MAP-E: the flow is the inner one. When it can't be read the outer one stays. */
+			/* DS-Lite (RFC 6333), MAP-E: the flow is the inner one. When it can't be read the outer one
+			 * stays. */
 			note(p, NOTE_TUNNEL);
 			int inner = parse_ipv4(c, p);
 			if (inner >= 0)
@@ -284,9 +286,9 @@ static __always_inline int parse_at(struct cursor *c, struct packet *p)
 }
 
 /*
- * Reads the whole of what the program knows into p, which is zero but for its port. p->is_ip says if there are addresses,
- * p->notes what was odd. Global, as the functions of the steps are: the verifier then looks at each of them once, instead of
- * once for every kind of packet that leads there.
+ * Reads the whole of what the program knows into p, which is zero but for its port. p->is_ip says if there are
+ * addresses, p->notes what was odd. Global, as the functions of the steps are: the verifier then looks at each of them
+ * once, instead of once for every kind of packet that leads there.
  */
 __noinline int parse(struct xdp_md *xdp, struct packet *p)
 {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
-/* Membership of an address in a set of prefixes: most misses cost one line of the filter, a hit a walk down a static tree. */
+/* Membership of an address in a set of prefixes: most misses cost one line of the filter, a hit a walk down a static
+ * tree. */
 #ifndef KADOMORI_SET_H
 #define KADOMORI_SET_H
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
-/* The values that the program and the agent share: fixed width, padded by hand, host byte order unless a field says "wire". */
+/* The values that the program and the agent share: fixed width, padded by hand, host byte order unless a field says
+ * "wire". */
 #ifndef KADOMORI_TYPES_H
 #define KADOMORI_TYPES_H
 
@@ -15,7 +16,8 @@ enum mode {
 	MODE_TAP = 1, /* mirror port: observe, never send */
 };
 
-/* What became of a packet. Every packet is counted under exactly one of these, so their sum is what the port received. */
+/* What became of a packet. Every packet is counted under exactly one of these, so their sum is what the port received.
+ */
 enum outcome {
 	OUT_HANDLER = 0, /* given to a packet socket */
 	OUT_CUT,	 /* forwarded by the verdict of its flow */
@@ -30,17 +32,17 @@ enum outcome {
 enum note {
 	NOTE_VLAN = 0,
 	NOTE_PPPOE,
-	NOTE_TUNNEL,	  /* IPv4 in IPv6 */
-	NOTE_OPAQUE,	  /* GRE, ESP, AH: named, not looked into */
-	NOTE_FRAGMENT,	  /* first or later one */
-	NOTE_NOT_IP,	  /* ARP, LLDP, PPPoE discovery, LCP, ...: has no addresses for us */
-	NOTE_TRUNCATED,	  /* a header is cut off */
-	NOTE_MALFORMED,	  /* a header contradicts itself */
-	NOTE_TOO_DEEP,	  /* more tags or extension headers than the program follows */
-	NOTE_NEVER_BLOCK, /* a step would have stopped it */
-	NOTE_SAMPLE_LOST, /* no room for a drop sample */
-	NOTE_SAMPLE_HELD, /* drop sample left out by the rate limit */
-	NOTE_ENDED_LOST,  /* no room for the end of a flow; the idle sweep finds it */
+	NOTE_TUNNEL,	    /* IPv4 in IPv6 */
+	NOTE_OPAQUE,	    /* GRE, ESP, AH: named, not looked into */
+	NOTE_FRAGMENT,	    /* first or later one */
+	NOTE_NOT_IP,	    /* ARP, LLDP, PPPoE discovery, LCP, ...: has no addresses for us */
+	NOTE_TRUNCATED,	    /* a header is cut off */
+	NOTE_MALFORMED,	    /* a header contradicts itself */
+	NOTE_TOO_DEEP,	    /* more tags or extension headers than the program follows */
+	NOTE_NEVER_BLOCK,   /* a step would have stopped it */
+	NOTE_SAMPLE_LOST,   /* no room for a drop sample */
+	NOTE_SAMPLE_HELD,   /* drop sample left out by the rate limit */
+	NOTE_ENDED_LOST,    /* no room for the end of a flow; the idle sweep finds it */
 	NOTE_DROP_UNLISTED, /* a drop whose (reason, list) found no room in `drops` */
 	NOTE_ZONE_COUNTED,  /* passed by a zone rule that counts; `drops` has it under REASON_ZONE_COUNTED */
 	NOTES,
@@ -49,11 +51,11 @@ enum note {
 /* Why a packet was stopped. package wire has the same numbers. */
 enum reason {
 	REASON_NONE = 0,
-	REASON_FLOW = 1,	      /* verdict of its flow */
-	REASON_BLOCKED_SOURCE = 2,    /* block set */
+	REASON_FLOW = 1,	   /* verdict of its flow */
+	REASON_BLOCKED_SOURCE = 2, /* block set */
 	REASON_BLOCKED_DESTINATION = 3,
-	REASON_QUARANTINE = 4,	      /* the inside host is cut off */
-	REASON_ZONE = 5,	      /* zone policy */
+	REASON_QUARANTINE = 4, /* the inside host is cut off */
+	REASON_ZONE = 5,       /* zone policy */
 	REASON_RATE_SYN = 6,
 	REASON_RATE_UDP = 7,
 	REASON_RATE_ICMP = 8,
@@ -128,16 +130,16 @@ struct rate_limit {
 
 /* One element, mapped into the agent's memory. */
 struct control_page {
-	__u64 beat[MAX_QUEUES]; /* CLOCK_MONOTONIC, ns: last turn of the queue's packet loop */
-	__u64 limit;		/* ns a beat stays good */
-	__u64 bypass_until;	/* CLOCK_MONOTONIC, ns: forward everything until then */
-	__u32 generation;	/* of the block sets */
-	__u32 mode;		/* enum mode */
-	__u32 agent;		/* enum agent_state: how the last agent left */
-	__u32 steps;		/* STEP_* that have something to do */
-	__u64 sample_interval;	/* ns between two samples of the same drop */
-	__u32 sample_budget;	/* samples of one (reason, list) in 256 jiffies on one CPU */
-	__u32 flow_shift;	/* 64 minus the width of the flow filter's bit number */
+	__u64 beat[MAX_QUEUES];		 /* CLOCK_MONOTONIC, ns: last turn of the queue's packet loop */
+	__u64 limit;			 /* ns a beat stays good */
+	__u64 bypass_until;		 /* CLOCK_MONOTONIC, ns: forward everything until then */
+	__u32 generation;		 /* of the block sets */
+	__u32 mode;			 /* enum mode */
+	__u32 agent;			 /* enum agent_state: how the last agent left */
+	__u32 steps;			 /* STEP_* that have something to do */
+	__u64 sample_interval;		 /* ns between two samples of the same drop */
+	__u32 sample_budget;		 /* samples of one (reason, list) in 256 jiffies on one CPU */
+	__u32 flow_shift;		 /* 64 minus the width of the flow filter's bit number */
 	struct rate_limit source[RATES]; /* packets of one source */
 	struct rate_limit inside[RATES]; /* packets to one inside host */
 };
@@ -184,20 +186,21 @@ struct drop_slot {
 #define DROP_SLOTS 1024
 
 /*
- * A set of prefixes as one image: an array of 64-byte lines, built by the agent (package xdp, set.go) and never changed once
- * it can be seen here. The first lines are the header. A filter answers most misses with one line; what passes it is searched
- * in a static tree of the boundaries at which the answer changes. A line above the leaves has the first keys of the lines
- * below it: 16 IPv4 addresses or 8 high halves of IPv6 ones. A leaf has 8 IPv4 keys (words 0-7) and their values (8-15), or 3
- * IPv6 keys (words 0-11) and their values (12-14). Each IPv6 leaf starts at a low half of 0; when more than 3 keys have the
- * same high half, word 15 of the leaf is a number of lines, from line word 12 on, that are leaves in order. When most IPv4
- * prefixes are single addresses, these lie in a hash instead (8 keys a line, words 0-7, with their values, 8-15); those that
- * find their line full are in the tree with the rest. A value is the list's id plus one, 0 outside of the set.
+ * A set of prefixes as one image: an array of 64-byte lines, built by the agent (package xdp, set.go) and never changed
+ * once it can be seen here. The first lines are the header. A filter answers most misses with one line; what passes it
+ * is searched in a static tree of the boundaries at which the answer changes. A line above the leaves has the first
+ * keys of the lines below it: 16 IPv4 addresses or 8 high halves of IPv6 ones. A leaf has 8 IPv4 keys (words 0-7) and
+ * their values (8-15), or 3 IPv6 keys (words 0-11) and their values (12-14). Each IPv6 leaf starts at a low half of 0;
+ * when more than 3 keys have the same high half, word 15 of the leaf is a number of lines, from line word 12 on, that
+ * are leaves in order. When most IPv4 prefixes are single addresses, these lie in a hash instead (8 keys a line, words
+ * 0-7, with their values, 8-15); those that find their line full are in the tree with the rest. A value is the list's
+ * id plus one, 0 outside of the set.
  */
-#define SET_LEVELS_V4 7	 /* above the leaves; 16^7 of them */
-#define SET_V4_HOSTS 14	 /* word of line 1: first line of the hash of single IPv4 addresses; 0: none */
+#define SET_LEVELS_V4 7	    /* above the leaves; 16^7 of them */
+#define SET_V4_HOSTS 14	    /* word of line 1: first line of the hash of single IPv4 addresses; 0: none */
 #define SET_V4_HOST_MASK 15 /* word of line 1: its lines minus one */
-#define SET_LEVELS_V6 9	 /* 8^9 */
-#define SET_OVERFLOW 24	 /* halvings of a long leaf */
+#define SET_LEVELS_V6 9	    /* 8^9 */
+#define SET_OVERFLOW 24	    /* halvings of a long leaf */
 #define SET_FILTER_HASHES 3
 #define SET_LINE 64
 #define SET_HEADER_LINES 4
@@ -217,18 +220,19 @@ enum set_word {
 	SET_V4_FILTER = 0, /* first line of the bits by address >> shift; 0: no IPv4 prefix in the set */
 	SET_V4_SHIFT,
 	SET_V6_SHORT,  /* first line of the bits by the first 16 bits of the address; 0: no IPv6 prefix in the set */
-	SET_V6_FILTER, /* first line of a Bloom filter of the first 32 or 48 bits, its bits of a key all in one line; 0: none */
+	SET_V6_FILTER, /* first line of a Bloom filter of the first 32 or 48 bits, its bits of a key all in one line; 0:
+			  none */
 	SET_V6_SHIFT,  /* line = hash >> shift */
 	SET_V6_ANCHORS, /* ANCHOR_* in the filter */
 	SET_V4_LEVELS,
 	SET_V6_LEVELS,
 	SET_V4_LEAVES, /* first line */
 	SET_V6_LEAVES,
-	SET_ZONE_TABLES, /* first line; 0: no zones */
-	SET_ZONE_RULES,	 /* first line */
-	SET_ZONE_MACS,	 /* first line; 0: none */
+	SET_ZONE_TABLES,   /* first line; 0: no zones */
+	SET_ZONE_RULES,	   /* first line */
+	SET_ZONE_MACS,	   /* first line; 0: none */
 	SET_ZONE_MAC_MASK, /* lines minus one */
-	SET_ZONE_LAN,	 /* zone of what nothing else names, behind the LAN port */
+	SET_ZONE_LAN,	   /* zone of what nothing else names, behind the LAN port */
 	SET_ZONE_WAN,
 };
 
@@ -244,10 +248,10 @@ enum set_slot {
 };
 
 /*
- * The tables of the zones lie in the image of SET_ZONE from line word SET_ZONE_TABLES on, so that zones and rules change
- * together: ZONE_PAIR_LINES lines of struct zone_pair by (from * ZONES + to), ZONE_VLAN_LINES lines of bytes by VLAN id (zone
- * plus one, 0 none), then lines of struct zone_rule, then (from line word SET_ZONE_MACS on) lines of 8 MAC addresses by hash,
- * the zone plus one in the upper 16 bits.
+ * The tables of the zones lie in the image of SET_ZONE from line word SET_ZONE_TABLES on, so that zones and rules
+ * change together: ZONE_PAIR_LINES lines of struct zone_pair by (from * ZONES + to), ZONE_VLAN_LINES lines of bytes by
+ * VLAN id (zone plus one, 0 none), then lines of struct zone_rule, then (from line word SET_ZONE_MACS on) lines of 8
+ * MAC addresses by hash, the zone plus one in the upper 16 bits.
  */
 #define ZONES 16
 #define ZONE_PAIR_LINES (ZONES * ZONES * 16 / SET_LINE)
@@ -284,7 +288,7 @@ struct bucket_key {
 };
 
 struct bucket {
-	__u64 last; /* CLOCK_MONOTONIC_COARSE, ns */
+	__u64 last;   /* CLOCK_MONOTONIC_COARSE, ns */
 	__u64 tokens; /* thousandths */
 };
 

@@ -12,7 +12,8 @@
 
 #define CONTINUE (-1)
 
-/* Sends the packet out of the other port. Fails closed only where there is no other port: then there is nowhere to send to. */
+/* Sends the packet out of the other port. Fails closed only where there is no other port: then there is nowhere to send
+ * to. */
 static __always_inline int forward(struct control_page *c, struct packet *p, enum outcome o)
 {
 	count(p, o);
@@ -22,8 +23,8 @@ static __always_inline int forward(struct control_page *c, struct packet *p, enu
 }
 
 /*
- * 1 when a destination (or the source that answers) may never be blocked. Asked only when a step would stop the packet: the
- * same answer as asking first, at no cost to packets that nobody wants to stop. Fails open.
+ * 1 when a destination (or the source that answers) may never be blocked. Asked only when a step would stop the packet:
+ * the same answer as asking first, at no cost to packets that nobody wants to stop. Fails open.
  */
 __noinline int never_block(struct packet *p)
 {
@@ -58,8 +59,8 @@ __noinline int quarantine(struct packet *p)
 }
 
 /*
- * What may go from one zone to another. TCP is judged by the packet that asks for a connection, so that answers come back; of
- * the rest an answer passes when a rule (not a default) lets the question through. Fails open.
+ * What may go from one zone to another. TCP is judged by the packet that asks for a connection, so that answers come
+ * back; of the rest an answer passes when a rule (not a default) lets the question through. Fails open.
  */
 __noinline int zone_policy(struct packet *p)
 {
@@ -103,7 +104,8 @@ static __always_inline __u64 flow_hash(const struct packet *p)
 {
 	__u64 h = (p->src.d[0] ^ p->dst.d[0]) * 0x9e3779b97f4a7c15ULL;
 	h ^= (p->src.d[1] ^ p->dst.d[1]) * 0xc2b2ae3d27d4eb4fULL;
-	h ^= ((__u64)(__u16)(p->src_port ^ p->dst_port) << 40 | (__u64)p->vlan[0] << 24 | (__u64)p->vlan[1] << 8 | p->proto) *
+	h ^= ((__u64)(__u16)(p->src_port ^ p->dst_port) << 40 | (__u64)p->vlan[0] << 24 | (__u64)p->vlan[1] << 8 |
+	      p->proto) *
 	     0x165667b19e3779f9ULL;
 	h ^= h >> 29;
 	return h * 0x9e3779b97f4a7c15ULL;
@@ -124,9 +126,10 @@ static __always_inline void count_flow(struct flow *f, const struct packet *p, i
 }
 
 /*
- * The verdict of the packet's flow. A CUT made under other lists is held against the present ones first, and goes on when they
- * don't mind; DROP is stronger than any list. Fragments are never cut through: later ones have no ports, and the engine puts
- * all of them together in order; without a first one, which DROP stops, the others are worth nothing. Fails open.
+ * The verdict of the packet's flow. A CUT made under other lists is held against the present ones first, and goes on
+ * when they don't mind; DROP is stronger than any list. Fragments are never cut through: later ones have no ports, and
+ * the engine puts all of them together in order; without a first one, which DROP stops, the others are worth nothing.
+ * Fails open.
  */
 __noinline int flow_verdict(struct packet *p)
 {
@@ -160,7 +163,8 @@ __noinline int flow_verdict(struct packet *p)
 }
 
 /* Takes a token; 0 when there is none. Two CPUs may take the same one: the limit is a limit, not an account. */
-static __always_inline int take_token(const union address *a, __u32 rate, __u32 inside, const struct rate_limit *l, __u64 now)
+static __always_inline int take_token(const union address *a, __u32 rate, __u32 inside, const struct rate_limit *l,
+				      __u64 now)
 {
 	struct bucket_key k = {.address = *a, .rate = rate, .inside = inside};
 	struct bucket *b = bpf_map_lookup_elem(&buckets, &k);
@@ -263,13 +267,13 @@ __noinline int pass_unseen(struct packet *p, __u32 outcome)
 	struct control_page *c = settings();
 	if (!p || !c)
 		return XDP_DROP; /* cannot be */
-	count_unseen(p); /* under a key of zeros when it isn't IP: no byte is missing from the sum */
+	count_unseen(p);	 /* under a key of zeros when it isn't IP: no byte is missing from the sum */
 	return forward(c, p, outcome);
 }
 
 /*
- * Hands the packet to the agent. A packet loop that doesn't beat (hung, stopped, dying) and a queue that nobody serves are
- * both passed over: the wire fails open by construction.
+ * Hands the packet to the agent. A packet loop that doesn't beat (hung, stopped, dying) and a queue that nobody serves
+ * are both passed over: the wire fails open by construction.
  */
 static __always_inline int inspect(struct xdp_md *xdp, struct control_page *c, struct packet *p)
 {

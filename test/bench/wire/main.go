@@ -26,7 +26,7 @@ import (
 func main() {
 	if err := run(os.Args[1:], os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "bench-wire:", err)
-		os.Exit(1)
+		os.Exit(1) //nolint:forbidigo // this is main
 	}
 }
 
@@ -81,12 +81,12 @@ func run(args []string, out io.Writer) error {
 		return fmt.Errorf("build wirelab: %w", err)
 	}
 	figures := map[string]float64{}
-	fmt.Fprintln(out, "the program, packet by packet ...")
+	_, _ = fmt.Fprintln(out, "the program, packet by packet ...")
 	if err := program(ctx, wirelab, figures); err != nil {
 		return fmt.Errorf("measure the program: %w", err)
 	}
 	if !*skipLab {
-		fmt.Fprintln(out, "paths, gaps and peers, in namespaces ...")
+		_, _ = fmt.Fprintln(out, "paths, gaps and peers, in namespaces ...")
 		if err := paths(ctx, filepath.Join(*root, "test"), filepath.Join(dir, "figures"), figures); err != nil {
 			return fmt.Errorf("measure paths: %w", err)
 		}
@@ -94,8 +94,8 @@ func run(args []string, out io.Writer) error {
 	if err := write(*root, figures); err != nil {
 		return err
 	}
-	report(out, figures)
-	return nil
+	_, err = out.Write(report(figures))
+	return err
 }
 
 // program runs wirelab's own benchmark in a namespace.
@@ -204,8 +204,9 @@ func write(root string, figures map[string]float64) error {
 	return os.WriteFile(filepath.Join(docs, "wire.svg"), chart(figures), 0o644) //nolint:gosec // a picture for everybody
 }
 
-// report prints each target and whether it was reached, and then all figures.
-func report(out io.Writer, figures map[string]float64) {
+// report is each target and whether it was reached, and then all figures.
+func report(figures map[string]float64) []byte {
+	var out bytes.Buffer
 	for _, t := range targets {
 		v, ok := figures[t.name]
 		sign, reached := "<=", v <= t.value
@@ -219,10 +220,11 @@ func report(out io.Writer, figures map[string]float64) {
 		case !reached:
 			verdict = "MISSED"
 		}
-		fmt.Fprintf(out, "%-13s %-24s %10.4g %s %-7.4g %s\n", verdict, t.name, v, sign, t.value, t.what)
+		fmt.Fprintf(&out, "%-13s %-24s %10.4g %s %-7.4g %s\n", verdict, t.name, v, sign, t.value, t.what)
 	}
-	fmt.Fprintln(out)
+	fmt.Fprintln(&out)
 	for _, name := range slices.Sorted(maps.Keys(figures)) {
-		fmt.Fprintf(out, "%-40s %10.4g\n", name, figures[name])
+		fmt.Fprintf(&out, "%-40s %10.4g\n", name, figures[name])
 	}
+	return out.Bytes()
 }

@@ -42,7 +42,7 @@ func list(args []string) error {
 		if *hosts {
 			p = netip.PrefixFrom(p.Addr(), 32)
 		}
-		fmt.Fprintln(out, p)
+		_, _ = fmt.Fprintln(out, p) // Flush tells
 	}
 	return errors.Join(out.Flush(), f.Close())
 }

@@ -105,7 +105,7 @@ const (
 	BufEmailBodyMD5              // email.body_md5; to server
 	BufEmailCommand              // email.command; to server, many
 	BufKRB5CName                 // krb5.cname; to client, many
-	BufKRB5SName                 // krb5.sname; both, many
+	BufKRB5SName                 // krb5.sname; to client, many
 	BufSIPMethod                 // sip.method; to server
 	BufSIPUri                    // sip.uri; to server
 	BufSIPProtocol               // sip.protocol; both
@@ -263,7 +263,7 @@ var buffers = [bufferCount]bufferInfo{
 	BufEmailBodyMD5:              {name: "email.body_md5", server: true, apps: appsOf(AppSMTP)},
 	BufEmailCommand:              {name: "email.command", server: true, many: true, apps: appsOf(AppSMTP)},
 	BufKRB5CName:                 {name: "krb5.cname", aliases: []string{"krb5_cname"}, client: true, many: true, apps: appsOf(AppKRB5)},
-	BufKRB5SName:                 {name: "krb5.sname", aliases: []string{"krb5_sname"}, server: true, client: true, many: true, apps: appsOf(AppKRB5)},
+	BufKRB5SName:                 {name: "krb5.sname", aliases: []string{"krb5_sname"}, client: true, many: true, apps: appsOf(AppKRB5)},
 	BufSIPMethod:                 {name: "sip.method", server: true, apps: appsOf(AppSIP)},
 	BufSIPUri:                    {name: "sip.uri", server: true, apps: appsOf(AppSIP)},
 	BufSIPProtocol:               {name: "sip.protocol", server: true, client: true, apps: appsOf(AppSIP)},

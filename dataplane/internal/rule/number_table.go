@@ -8,7 +8,7 @@ const (
 	NumFileSize           Number = iota // filesize; both, many; bytes so far; Done when the file is closed
 	NumDNSOpcode                        // dns.opcode; both
 	NumDNSRcode                         // dns.rcode; both
-	NumDNSRRType                        // dns.rrtype; both, many; of questions, then answers
+	NumDNSRRType                        // dns.rrtype; both, many; of a request's questions, of a response's answers
 	NumTLSVersion                       // tls.version; both; 0x0303 …
 	NumTLSChainLen                      // tls.cert_chain_len; to client
 	NumTLSNotBefore                     // tls_cert_notbefore; to client; Unix seconds

@@ -85,17 +85,18 @@ func run(args []string, out io.Writer) error {
 	if err := program(ctx, wirelab, figures); err != nil {
 		return fmt.Errorf("measure the program: %w", err)
 	}
+	var failed error // of the lab's tests: what was measured is written all the same
 	if !*skipLab {
 		_, _ = fmt.Fprintln(out, "paths, gaps and peers, in namespaces ...")
 		if err := paths(ctx, filepath.Join(*root, "test"), filepath.Join(dir, "figures"), figures); err != nil {
-			return fmt.Errorf("measure paths: %w", err)
+			failed = fmt.Errorf("measure paths: %w", err)
 		}
 	}
 	if err := write(*root, figures); err != nil {
 		return err
 	}
 	_, err = out.Write(report(figures))
-	return err
+	return errors.Join(failed, err)
 }
 
 // program runs wirelab's own benchmark in a namespace.

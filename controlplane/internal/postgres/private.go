@@ -240,11 +240,22 @@ func (s *PrivateServer) prepare() error {
 		sum := sha256.Sum256([]byte(s.dir))
 		s.socket = filepath.Join(os.TempDir(), "kadomori-pg-"+hex.EncodeToString(sum[:8]))
 	}
-	for _, d := range []string{s.path("data"), s.socket} {
-		if err := os.Mkdir(d, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+	// The reporter, another user, passes through to the socket; there every role has a secret of its own, and nothing else here is open.
+	// By chmod, because a service's umask may close what mkdir makes.
+	if err := os.Chmod(s.dir, 0o711); err != nil { //nolint:gosec // passed through, not read
+		return err
+	}
+	for _, d := range []struct {
+		path string
+		mode os.FileMode
+	}{{s.path("data"), 0o700}, {s.socket, 0o711}} {
+		if err := os.Mkdir(d.path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
 		}
-		if err := ownedFolder(d, uid, gid); err != nil {
+		if err := ownedFolder(d.path, uid, gid); err != nil {
+			return err
+		}
+		if err := os.Chmod(d.path, d.mode); err != nil {
 			return err
 		}
 	}
@@ -416,7 +427,7 @@ func (s *PrivateServer) configure(extra map[string]string) error {
 	for _, kv := range defaults {
 		fmt.Fprintf(&b, "%s = %s\n", kv[0], kv[1])
 	}
-	fmt.Fprintf(&b, "unix_socket_directories = '%s'\nunix_socket_permissions = 0700\n", strings.ReplaceAll(s.socket, "'", "''"))
+	fmt.Fprintf(&b, "unix_socket_directories = '%s'\nunix_socket_permissions = 0777\n", strings.ReplaceAll(s.socket, "'", "''"))
 	for k, v := range extra {
 		fmt.Fprintf(&b, "%s = '%s'\n", k, strings.ReplaceAll(v, "'", "''"))
 	}

@@ -58,7 +58,25 @@ func TestChaos(t *testing.T) {
 	working.Wait()
 	x.mend()
 	if err := x.verdict(ctx, seed); err != nil {
+		x.dump(ctx)
 		t.Fatal(err)
+	}
+}
+
+// dump has the agents write what each goroutine does, and keeps all logs in CHAOS_DUMP, if that is set.
+func (x *chaos) dump(ctx context.Context) {
+	dir := os.Getenv("CHAOS_DUMP")
+	if dir == "" {
+		return
+	}
+	for _, c := range x.d.world.clinics {
+		if pid, err := x.d.agentPID(ctx, c); err == nil {
+			_ = syscall.Kill(pid, syscall.SIGQUIT)
+		}
+	}
+	x.rest(ctx, 2*time.Second)
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(x.d.state, "log"))); err != nil {
+		x.t.Logf("keep logs: %v", err)
 	}
 }
 

@@ -72,6 +72,9 @@ func (t *Tx) AppendEVE(b []byte) []byte {
 			b = append(b, ']')
 		}
 	}
+	if t.Response && len(t.sections[0]) > 0 {
+		b = t.appendGrouped(b)
+	}
 	return append(b, '}')
 }
 
@@ -89,6 +92,49 @@ func appendFlag(b []byte, key string, on bool) []byte {
 		return b
 	}
 	return append(inspect.AppendKey(b, key), "true"...)
+}
+
+// appendGrouped writes the answers' data by type: {"A":[…],"CNAME":[…]}.
+func (t *Tx) appendGrouped(b []byte) []byte {
+	start := len(b)
+	b = append(inspect.AppendKey(b, "grouped"), '{')
+	empty := len(b)
+	for _, typ := range [...]uint16{TypeA, TypeAAAA, TypeCNAME, TypeMX, TypeNS, TypePTR, TypeTXT} {
+		first := true
+		for i := range t.sections[0] {
+			r := &t.sections[0][i]
+			if r.typ != typ {
+				continue
+			}
+			d := t.at(r.data)
+			var v []byte
+			switch {
+			case r.named:
+				v = d
+			case typ == TypeA && len(d) == 4, typ == TypeAAAA && len(d) == 16:
+				a, _ := netip.AddrFromSlice(d)
+				v = a.AppendTo(nil)
+			case typ == TypeTXT && len(d) > 0:
+				v = d[1:min(len(d), 1+int(d[0]))]
+			default:
+				continue
+			}
+			if first {
+				b = append(inspect.AppendKey(b, typeNames[typ]), '[')
+				first = false
+			} else {
+				b = append(b, ',')
+			}
+			b = inspect.AppendJSON(b, v)
+		}
+		if !first {
+			b = append(b, ']')
+		}
+	}
+	if len(b) == empty {
+		return b[:start]
+	}
+	return append(b, '}')
 }
 
 func (t *Tx) appendRecord(b []byte, r *record) []byte {
@@ -127,6 +173,19 @@ func (t *Tx) appendRecord(b []byte, r *record) []byte {
 		b = append(b, `,"rdata":"`...)
 		b = a.AppendTo(b)
 		b = append(b, '"')
+	case r.typ == typeSSHFP && len(d) > 2:
+		b = append(b, `,"sshfp":{"fingerprint":"`...)
+		const hex = "0123456789abcdef"
+		for i, c := range d[2:] {
+			if i > 0 {
+				b = append(b, ':')
+			}
+			b = append(b, hex[c>>4], hex[c&15])
+		}
+		b = append(b, '"')
+		b = strconv.AppendUint(inspect.AppendKey(b, "algo"), uint64(d[0]), 10)
+		b = strconv.AppendUint(inspect.AppendKey(b, "type"), uint64(d[1]), 10)
+		b = append(b, '}')
 	case r.typ == TypeTXT:
 		// Character strings, each with its length before it.
 		for first := true; len(d) > 0; first = false {

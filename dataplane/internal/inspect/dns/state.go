@@ -17,6 +17,7 @@ const (
 	TypeAAAA  = 28
 	TypeSRV   = 33
 	TypeOPT   = 41
+	typeSSHFP = 44
 )
 
 type record struct {

@@ -38,6 +38,9 @@ func (t *Tx) AppendFields(b []byte) []byte {
 	if !t.h2 {
 		b = inspect.AppendField(b, "protocol", t.req.at(t.protocol))
 	}
+	if t.status == 0 && len(t.res.at(t.statCode)) > 0 {
+		b = inspect.AppendField(b, "status_string", t.res.at(t.statCode))
+	}
 	if t.status > 0 {
 		b = strconv.AppendInt(inspect.AppendKey(b, "status"), int64(t.status), 10)
 		if t.status/100 == 3 {

@@ -360,10 +360,8 @@ func (p *Parser) body(tx *Tx, typ byte, toServer bool, id uint16, r *reader) {
 			tx.Num(rule.NumMQTTReason, toServer, uint64(c))
 			tx.JSONUint("reason_code", uint64(c))
 			p.props(tx, r)
-		} else if typ == puback || typ == pubrec || typ == pubrel || typ == pubcomp {
-			if p.version == 5 {
-				tx.JSONUint("reason_code", 0)
-			}
+		} else if p.version == 5 { // left out means success
+			tx.JSONUint("reason_code", 0)
 		}
 	}
 	switch typ {
@@ -471,7 +469,7 @@ func (p *Parser) connect(tx *Tx, r *reader) {
 	props := append([]byte(nil), tx.Object[mark:]...)
 	tx.Object = tx.Object[:mark]
 	client := r.text()
-	tx.JSONText("client_id", client)
+	tx.Object = inspect.AppendJSON(inspect.AppendKey(tx.Object, "client_id"), client)
 	tx.Text(rule.BufMQTTConnectClientid, true, client)
 	var will []byte
 	if flags&4 != 0 {

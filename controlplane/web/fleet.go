@@ -59,7 +59,7 @@ func (c *Console) overview(q *request) error {
 			return err
 		}
 		v.Top = snap.Groups[:min(6, len(snap.Groups))]
-		if v.Coverage, err = triage.CoverageOf(ctx, tx, clinics, snap.From, snap.To); err != nil {
+		if v.Coverage, err = triage.CoverageOf(ctx, tx, clinics, snap.From, snap.To, q.now); err != nil {
 			return err
 		}
 		all, err := store.Clinics(ctx, tx, clinics, q.now)
@@ -218,7 +218,7 @@ func (c *Console) showClinic(q *request, tab, pass string) error {
 				return err
 			}
 			v.Top = snap.Groups[:min(8, len(snap.Groups))]
-			if v.Coverage, err = triage.CoverageOf(ctx, tx, []int32{id}, snap.From, snap.To); err != nil {
+			if v.Coverage, err = triage.CoverageOf(ctx, tx, []int32{id}, snap.From, snap.To, q.now); err != nil {
 				return err
 			}
 		}

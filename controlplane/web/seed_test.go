@@ -246,7 +246,7 @@ func (f *fleetSeed) alerts(t testing.TB, n int) {
 	if n > 0 {
 		f.copy(t, rows)
 	}
-	f.exec(t, `INSERT INTO event_ledger (clinic_id, appliance_id, stream_id, got) SELECT clinic_id, appliance_id, stream_id, int8multirange(int8range(1, max(seq) + 1)) FROM event GROUP BY 1, 2, 3
+	f.exec(t, `INSERT INTO event_ledger (clinic_id, appliance_id, stream_id, got, first_at) SELECT clinic_id, appliance_id, stream_id, int8multirange(int8range(1, max(seq) + 1)), now() - interval '90 days' FROM event GROUP BY 1, 2, 3
 ON CONFLICT (appliance_id, stream_id) DO UPDATE SET got = excluded.got`)
 }
 

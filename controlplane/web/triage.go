@@ -143,7 +143,7 @@ func (c *Console) triage(q *request) error {
 			return err
 		}
 		v.Tabs = triageTabs(q, l, base, len(judged.Groups))
-		if v.Coverage, err = triage.CoverageOf(ctx, tx, l.filter.Clinics, v.Snap.From, v.Snap.To); err != nil {
+		if v.Coverage, err = triage.CoverageOf(ctx, tx, l.filter.Clinics, v.Snap.From, v.Snap.To, q.now); err != nil {
 			return err
 		}
 		if v.Empty() {
@@ -291,7 +291,7 @@ func (c *Console) panel(q *request, tx pgx.Tx, f filter.Filter, snap *triage.Sna
 		}
 		v.Top = g.Pairs[:min(5, len(g.Pairs))]
 	}
-	cov, err := triage.CoverageOf(ctx, tx, at, snap.From, snap.To)
+	cov, err := triage.CoverageOf(ctx, tx, at, snap.From, snap.To, q.now)
 	if err != nil {
 		return nil, err
 	}

@@ -110,26 +110,29 @@ type Coverage struct {
 	Boxes         int   // approved appliances
 	Reporting     int   // of them, with a health report in the period
 	ReportedMS    int64 // sum over boxes
-	ExpectedMS    int64 // length of the period times boxes, less the time before a box existed
+	ExpectedMS    int64 // what appliance_expected_ms says, summed over boxes
 	UnprotectedMS int64
 	PacketsLost   int64
 }
 
 // Share is the part of the expected time that was reported, 0..1.
 func (c Coverage) Share() float64 {
+	if c.ReportedMS > c.ExpectedMS {
+		return 1 // also in the first minute, when nothing is due yet
+	}
 	if c.ExpectedMS <= 0 {
 		return 0
 	}
-	return min(1, float64(c.ReportedMS)/float64(c.ExpectedMS))
+	return float64(c.ReportedMS) / float64(c.ExpectedMS)
 }
 
 // CoverageOf reads the coverage of the given clinics over [from, to); nil means all that the transaction may see. The
 // hour that contains from counts by its part within the period, as if it had been reported evenly.
-func CoverageOf(ctx context.Context, tx pgx.Tx, clinics []int32, from, to time.Time) (Coverage, error) {
+func CoverageOf(ctx context.Context, tx pgx.Tx, clinics []int32, from, to, now time.Time) (Coverage, error) {
 	var c Coverage
 	err := tx.QueryRow(ctx, `
 WITH box AS (
-  SELECT appliance_id, greatest(created_at, $2) AS since FROM appliance
+  SELECT appliance_id, appliance_expected_ms(appliance_id, created_at, $2, $3, $4) AS expected FROM appliance
   WHERE state = 'approved' AND created_at < $3 AND ($1::int[] IS NULL OR clinic_id = ANY ($1))
 ), seen AS (
   SELECT h.appliance_id, sum(h.reported_ms * least(1, extract(epoch FROM h.hour + interval '1 hour' - $2) / 3600))::bigint AS reported, sum(h.unprotected_ms)::bigint AS unprotected, sum(h.packets_lost)::bigint AS lost
@@ -137,8 +140,8 @@ WITH box AS (
   WHERE h.hour >= date_trunc('hour', $2::timestamptz) AND h.hour < $3 AND ($1::int[] IS NULL OR h.clinic_id = ANY ($1)) GROUP BY 1
 )
 SELECT count(*), count(seen.appliance_id) FILTER (WHERE reported > 0), coalesce(sum(reported), 0)::bigint,
-       coalesce(sum(extract(epoch FROM $3 - since) * 1000), 0)::bigint, coalesce(sum(unprotected), 0)::bigint, coalesce(sum(lost), 0)::bigint
-FROM box LEFT JOIN seen USING (appliance_id)`, clinics, from, to).
+       coalesce(sum(expected), 0)::bigint, coalesce(sum(unprotected), 0)::bigint, coalesce(sum(lost), 0)::bigint
+FROM box LEFT JOIN seen USING (appliance_id)`, clinics, from, to, now).
 		Scan(&c.Boxes, &c.Reporting, &c.ReportedMS, &c.ExpectedMS, &c.UnprotectedMS, &c.PacketsLost)
 	if err != nil {
 		return Coverage{}, fmt.Errorf("read coverage: %w", err)

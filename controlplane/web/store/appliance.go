@@ -110,7 +110,9 @@ WITH cov AS (
   SELECT appliance_id, max(not_after) AS ends FROM certificate WHERE revoked_at IS NULL GROUP BY 1
 )
 SELECT a.appliance_id, a.clinic_id, c.name, c.code, a.name, a.serial, a.model, a.state, a.last_seen, a.connected, a.version, a.wire_mode,
-       a.policy_version, a.signature_version, a.refused, a.clock_offset_ms, a.spool_depth, a.revision, a.created_at,
+       a.policy_version, a.signature_version, a.refused, a.clock_offset_ms,
+       coalesce(a.spool_depth, (SELECT (e.detail->>'spool_depth')::bigint FROM event e WHERE e.clinic_id = a.clinic_id AND e.appliance_id = a.appliance_id AND e.kind = 'health'
+                                AND e.t > $3::timestamptz - interval '1 day' ORDER BY e.t DESC LIMIT 1)), a.revision, a.created_at,
        coalesce((SELECT max(version) FROM bundle b WHERE b.kind = 'policy' AND b.appliance_id = a.appliance_id), 0),
        coalesce(nullif(a.signature_target, 0), (SELECT max(version) FROM bundle b WHERE b.kind = 'signature' AND b.appliance_id IS NULL AND b.released), 0),
        coalesce(cov.unprotected, 0), coalesce(cov.reported, 0), st.good, st.bad, coalesce(led.received, 0), coalesce(led.declared, 0),

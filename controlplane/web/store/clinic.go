@@ -47,8 +47,11 @@ type Clinic struct {
 
 // Share is the part of this month so far that was reported, 0..1; -1 when there is no box.
 func (c *Clinic) Share() float64 {
-	if c.Boxes == 0 || c.Expected <= 0 {
+	if c.Boxes == 0 {
 		return -1
+	}
+	if c.Expected <= 0 {
+		return min(1, float64(c.Reported)) // nothing is due yet
 	}
 	return min(1, float64(c.Reported)/float64(c.Expected))
 }
@@ -86,7 +89,7 @@ WITH box AS (
   SELECT clinic_id, count(*) FILTER (WHERE state = 'approved') AS boxes, count(*) FILTER (WHERE state = 'approved' AND connected) AS online,
          count(*) FILTER (WHERE state = 'approved' AND refused <> '') AS drifted, count(*) FILTER (WHERE state = 'pending') AS pending,
          max(last_seen) AS last_seen,
-         coalesce(sum(extract(epoch FROM $2 - greatest(created_at, $3)) * 1000) FILTER (WHERE state = 'approved'), 0)::bigint AS expected
+         coalesce(sum(appliance_expected_ms(appliance_id, created_at, $3, $2, $2)) FILTER (WHERE state = 'approved'), 0)::bigint AS expected
   FROM appliance GROUP BY 1
 ), ev AS (
   SELECT clinic_id, sum(count) AS alerts, coalesce(sum(count) FILTER (WHERE action = 'passed'), 0) AS passed, max(severity) AS severity,

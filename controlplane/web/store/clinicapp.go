@@ -224,8 +224,11 @@ type Month struct {
 
 // Share is the part of the month so far that was reported, 0..1; -1 without a box.
 func (m Month) Share() float64 {
-	if m.Boxes == 0 || m.Expected <= 0 {
+	if m.Boxes == 0 {
 		return -1
+	}
+	if m.Expected <= 0 {
+		return min(1, float64(m.Reported)) // nothing is due yet
 	}
 	return min(1, float64(m.Reported)/float64(m.Expected))
 }
@@ -244,8 +247,8 @@ SELECT (SELECT count(DISTINCT coalesce(device_mac::text, host(device_ip))) FROM 
   (SELECT coalesce(sum(reported_ms), 0)::bigint FROM report_coverage WHERE clinic_id = $1 AND hour >= $2 AND hour < $3),
   (SELECT coalesce(sum(unprotected_ms), 0)::bigint FROM report_coverage WHERE clinic_id = $1 AND hour >= $2 AND hour < $3),
   count(*) FILTER (WHERE state = 'approved'), count(*) FILTER (WHERE state = 'approved' AND connected),
-  coalesce(sum(extract(epoch FROM $3::timestamptz - greatest(created_at, $2::timestamptz)) * 1000) FILTER (WHERE state = 'approved' AND created_at < $3), 0)::bigint
-FROM appliance WHERE clinic_id = $1`, clinic, month, end).Scan(&m.Infected, &m.Found, &m.Blocked, &m.Reported, &m.Unprot, &m.Boxes, &m.Connected, &m.Expected)
+  coalesce(sum(appliance_expected_ms(appliance_id, created_at, $2, $3, $4)) FILTER (WHERE state = 'approved' AND created_at < $3), 0)::bigint
+FROM appliance WHERE clinic_id = $1`, clinic, month, end, now).Scan(&m.Infected, &m.Found, &m.Blocked, &m.Reported, &m.Unprot, &m.Boxes, &m.Connected, &m.Expected)
 	if err != nil {
 		return Month{}, fmt.Errorf("read month of clinic: %w", err)
 	}

@@ -148,15 +148,14 @@ func (t *Tx) Number(k rule.Number, toServer bool, n int) (uint64, rule.State) {
 			return uint64(t.Rcode()), rule.Done
 		}
 	case rule.NumDNSRRType:
-		if n < len(t.questions) {
-			return uint64(t.questions[n].typ), rule.Done
-		}
-		n -= len(t.questions)
-		for _, rs := range t.sections {
-			if n < len(rs) {
-				return uint64(rs[n].typ), rule.Done
+		if !t.Response {
+			if n < len(t.questions) {
+				return uint64(t.questions[n].typ), rule.Done
 			}
-			n -= len(rs)
+			return 0, rule.Absent
+		}
+		if rs := t.sections[0]; n < len(rs) {
+			return uint64(rs[n].typ), rule.Done
 		}
 	default:
 	}

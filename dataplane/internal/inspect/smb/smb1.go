@@ -149,7 +149,6 @@ func (m *msg1) request(tx *Tx, cmd uint16, fid *[16]byte) {
 			r := m.align(m.data[min(int(u16(m.w, 6)), len(m.data)):])
 			tx.share, r = m.str(r, m.unicode)
 			tx.service, _ = m.str(r, false)
-			tx.Text(rule.BufSMBShare, true, tx.share)
 		}
 	case smb1NTCreate:
 		if len(m.w) >= 48 {
@@ -249,6 +248,7 @@ func (m *msg1) response(tx *Tx, cmd uint16, fid [16]byte) {
 			p.trees[m.tree] = t
 		}
 		tx.tree = m.tree
+		tx.connected()
 	case smb1NTCreate:
 		if tx.status != 0 || len(m.w) < 64 {
 			return

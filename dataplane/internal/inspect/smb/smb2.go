@@ -1,7 +1,6 @@
 package smb
 
 import (
-	"bytes"
 	"strconv"
 
 	"github.com/kadomori/kadomori/dataplane/internal/inspect"
@@ -106,7 +105,6 @@ func (p *Parser) request2(b, body []byte, cmd uint16, id uint64, treeID uint32, 
 	case cmdTreeConnect:
 		begin()
 		tx.share = text(part(b, int(u16(body, 4)), int(u16(body, 6))))
-		tx.Text(rule.BufSMBShare, true, shareName(tx.share))
 	case cmdCreate:
 		begin()
 		if len(body) >= 56 {
@@ -248,6 +246,7 @@ func (p *Parser) response2(b, body []byte, cmd uint16, id uint64, treeID uint32,
 			}
 			tx.tree = treeID
 			tx.shareType = body[2]
+			tx.connected()
 		}
 	case cmdCreate:
 		if len(body) >= 88 && status == 0 {
@@ -297,5 +296,12 @@ func (p *Parser) response2(b, body []byte, cmd uint16, id uint64, treeID uint32,
 	return len(b)
 }
 
-// shareName gives the whole path as rules see it.
-func shareName(b []byte) []byte { return bytes.TrimRight(b, "\x00") }
+// connected lets rules see the share: of disks and printers as a share, of the pipes' share as a named pipe.
+func (t *Tx) connected() {
+	b := rule.BufSMBShare
+	if t.shareType == 2 {
+		b = rule.BufSMBNamedPipe
+	}
+	t.Text(b, true, t.share)
+	t.Text(b, false, t.share)
+}

@@ -148,6 +148,9 @@ func TestWireSurvivesSIGSTOP(t *testing.T) {
 	gap := p.longestGap()
 	a.signal(syscall.SIGCONT)
 	u := a.wait("unprotected").Unprotected
+	for u.To.Sub(u.From) < 200*time.Millisecond { // an overloaded machine has short ones of its own before
+		u = a.wait("unprotected").Unprotected
+	}
 	if err := waitTransfer(done); err != nil {
 		t.Errorf("the transfer: %v", err)
 	}
@@ -157,7 +160,7 @@ func TestWireSurvivesSIGSTOP(t *testing.T) {
 	if gap > gapLimit {
 		t.Errorf("gap %v", gap)
 	}
-	if u.Cause != "packet loop late" || u.To.Sub(u.From) < 200*time.Millisecond {
+	if u.Cause != "packet loop late" {
 		t.Errorf("told: %+v", u)
 	}
 	s := a.tell("status", "status").Status

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kadomori/kadomori/controlplane/internal/audit"
+	"github.com/kadomori/kadomori/controlplane/internal/doctor"
 	"github.com/kadomori/kadomori/controlplane/internal/evidence"
 	"github.com/kadomori/kadomori/controlplane/internal/postgres"
 )
@@ -36,7 +37,7 @@ func openRunning(ctx context.Context, config string) (*postgres.DB, error) {
 	return db, nil
 }
 
-// verifyCommands prove that what is stored was not changed: the evidence of the events, and the audit log.
+// verifyCommands prove that what is stored was not changed, the evidence of the events and the audit log, and list what is wrong.
 func verifyCommands() []*cobra.Command {
 	var config string
 	ev := evidence.Command(func(ctx context.Context, clinic int32, fn func(pgx.Tx) error) error {
@@ -69,8 +70,17 @@ func verifyCommands() []*cobra.Command {
 			return err
 		},
 	})
-	for _, c := range []*cobra.Command{ev, log} {
+	doc := doctor.Command(func(ctx context.Context, fn func(pgx.Tx) error) error {
+		db, err := openRunning(ctx, config)
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		return db.Fleet(ctx, "system:doctor", fn)
+	})
+	doc.Example = "  kadomori-control doctor --config /etc/kadomori/control.yaml"
+	for _, c := range []*cobra.Command{ev, log, doc} {
 		c.PersistentFlags().StringVar(&config, "config", "", "configuration file (YAML)")
 	}
-	return []*cobra.Command{ev, log}
+	return []*cobra.Command{ev, log, doc}
 }

@@ -194,8 +194,18 @@ func checkDeployment(t *testing.T, d *appsv1.Deployment, configs map[string]*cor
 			ports[p.Name] = true
 		}
 		for _, p := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
-			if p != nil && p.HTTPGet != nil && !ports[p.HTTPGet.Port.String()] {
-				t.Errorf("%s/%s: probe of port %s, which isn't one of its ports", d.Name, c.Name, p.HTTPGet.Port.String())
+			if p == nil {
+				continue
+			}
+			port := ""
+			switch {
+			case p.HTTPGet != nil:
+				port = p.HTTPGet.Port.String()
+			case p.TCPSocket != nil:
+				port = p.TCPSocket.Port.String()
+			}
+			if !ports[port] {
+				t.Errorf("%s/%s: probe of port %q, which isn't one of its ports", d.Name, c.Name, port)
 			}
 		}
 		for _, m := range c.VolumeMounts {
@@ -261,8 +271,8 @@ func checkConfigs(t *testing.T, configs map[string]*corev1.ConfigMap) {
 			checked++
 		}
 	}
-	if checked != 2 {
-		t.Errorf("%d configurations checked, want 2", checked)
+	if checked != 3 {
+		t.Errorf("%d configurations checked, want those of the control plane, its migration and the reporter", checked)
 	}
 }
 

@@ -38,3 +38,33 @@ fsGroup: 65532
 seccompProfile:
   type: RuntimeDefault
 {{- end -}}
+
+{{/* The control plane's configuration file: of its pods, and of the job that migrates before them. */}}
+{{- define "kadomori.controlConfig" -}}
+data_dir: /var/lib/kadomori
+listen:
+  grpc: ":7443"
+  console: ":8443"
+  metrics: ":9100"
+public:
+  grpc: {{ required "control.publicAddress: host:port that appliances reach" .Values.control.publicAddress | quote }}
+  nats: {{ default .Values.nats.url .Values.control.publicNatsUrl | quote }}
+{{- with .Values.control.console.ingress.host }}
+console:
+  names: [{{ . | quote }}]
+{{- end }}
+database:
+  app_dsn_file: /etc/kadomori/postgres/app
+  ingest_dsn_file: /etc/kadomori/postgres/ingest
+  migrate_dsn_file: /etc/kadomori/postgres/migrate
+  reporter_dsn_file: /etc/kadomori/postgres/reporter
+nats:
+  url: {{ required "nats.url: URL of the external cluster, tls://host:port" .Values.nats.url | quote }}
+  credentials_file: /etc/kadomori/nats/credentials.yaml
+  ca_file: /etc/kadomori/nats/ca.crt
+pki:
+  dir: /etc/kadomori/pki
+log:
+  level: {{ .Values.control.logLevel }}
+  format: json
+{{- end -}}

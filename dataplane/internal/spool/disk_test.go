@@ -2,10 +2,13 @@ package spool
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -199,6 +202,38 @@ func TestSpoolSurvivesSIGKILL(t *testing.T) {
 			t.Fatalf("round %d: %d events, at least %d were told to be durable", round, len(got), least)
 		}
 		before = len(got)
+		s.Close()
+	}
+}
+
+// TestFullDiskWithNothingLeftToKeep: the only segment holds nothing but what the centre has, and then the disk is full.
+func TestFullDiskWithNothingLeftToKeep(t *testing.T) {
+	for _, committed := range []bool{true, false} {
+		var full atomic.Bool
+		s := open(t, Config{Degrade: time.Hour, write: func(f *os.File, b []byte) (int, error) {
+			if full.Load() && !strings.HasSuffix(f.Name(), ".tmp") {
+				return 0, syscall.ENOSPC
+			}
+			return f.Write(b)
+		}})
+		for range 50 {
+			s.Append(traffic(100))
+		}
+		syncNow(t, s)
+		if committed {
+			s.Committed(s.Stream(), 51)
+		}
+		full.Store(true)
+		s.Append(traffic(100))
+		waitFor(t, "the error in the state", func() bool { return errors.Is(s.Stats().Err, syscall.ENOSPC) })
+		full.Store(false)
+		s.Append(detection(eventv1.Severity_SEVERITY_HIGH))
+		syncNow(t, s)
+		got := readAll(t, s)
+		last := got[len(got)-1]
+		if last.ev.GetDetection() == nil && last.ev.GetSpoolGap() == nil {
+			t.Errorf("committed %v: last event read is %v", committed, last.ev)
+		}
 		s.Close()
 	}
 }

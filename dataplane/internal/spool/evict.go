@@ -176,17 +176,24 @@ func (s *Spool) declareDropped(g *segment, gaps []dropped) {
 	}
 }
 
+// removeWhole removes a segment of which nothing is kept; the last one stays, because it carries stream and number.
+func (s *Spool) removeWhole(g *segment) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := slices.Index(s.segs, g)
+	if i < 0 || i+1 == len(s.segs) {
+		return false
+	}
+	s.segs = slices.Delete(s.segs, i, i+1)
+	s.removeLocked(g)
+	return true
+}
+
 // replace swaps a segment's file for one with the kept records only.
 func (s *Spool) replace(g *segment, keep []byte) (int64, error) {
 	old := g.size
-	if len(keep) == 0 {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if i := slices.Index(s.segs, g); i >= 0 && i+1 < len(s.segs) {
-			s.segs = slices.Delete(s.segs, i, i+1)
-			s.removeLocked(g)
-			return old, nil
-		}
+	if len(keep) == 0 && s.removeWhole(g) {
+		return old, nil
 	}
 	tmp := g.path + ".tmp"
 	f, err := s.create(tmp, encodeHeader(g.stream, g.first), keep)

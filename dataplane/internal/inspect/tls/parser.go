@@ -152,6 +152,9 @@ func (p *Parser) Data(m *inspect.Meta, toServer bool, b []byte, end bool) (int, 
 			used += n
 			continue
 		}
+		if len(r) < 5 {
+			break
+		}
 		if toServer && used == 0 && p.tx.clientVersion == 0 && r[0]&0x80 != 0 {
 			n := (int(r[0])&0x7f)<<8 | int(r[1])
 			if len(r) < n+2 {
@@ -161,9 +164,6 @@ func (p *Parser) Data(m *inspect.Meta, toServer bool, b []byte, end bool) (int, 
 			p.tx.ssl2 = true
 			used += n + 2
 			continue
-		}
-		if len(r) < 5 {
-			break
 		}
 		if r[0] < recChangeCipher || r[0] > recHeartbeat || r[1] != 3 {
 			p.tx.raise(eventInvalidRecordType)

@@ -86,13 +86,16 @@ func (m *Manager) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case t := <-m.trials:
-			m.watch(ctx, t)
+			for t != nil {
+				t = m.watch(ctx, t)
+			}
 		}
 	}
 }
 
-// watch ends a trial: passed when the control plane was reached, else the box goes back.
-func (m *Manager) watch(ctx context.Context, t *trial) {
+// watch ends a trial: passed when the control plane was reached, else the box goes back. It returns the trial of a newer bundle
+// that took its place, or nil.
+func (m *Manager) watch(ctx context.Context, t *trial) *trial {
 	deadline := time.Now().Add(m.cfg.Grace)
 	var err error
 	for {
@@ -102,10 +105,10 @@ func (m *Manager) watch(ctx context.Context, t *trial) {
 		if err == nil {
 			os.Remove(m.trialPath()) //nolint:errcheck // a trial that passed twice does no harm
 			m.log.Info("bundle confirmed, the control plane is reached", "kind", t.Kind, "version", t.Version)
-			return
+			return nil
 		}
 		if ctx.Err() != nil {
-			return // goes on after the restart
+			return nil // goes on after the restart
 		}
 		wait := min(m.cfg.Grace/20, 10*time.Second)
 		timer := time.NewTimer(wait/2 + rand.N(wait+1)) //nolint:gosec // spreads load, no secret
@@ -116,15 +119,15 @@ func (m *Manager) watch(ctx context.Context, t *trial) {
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return
+			return nil
 		case next := <-m.trials:
 			timer.Stop()
-			m.trials <- next // a newer bundle took its place
-			return
+			return next
 		case <-timer.C:
 		}
 	}
 	m.revert(t, fmt.Sprintf("control plane not reached within %s after activation (%v)", m.cfg.Grace, err))
+	return nil
 }
 
 // revert goes back to the bundle before the one on trial.

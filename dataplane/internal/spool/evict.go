@@ -125,12 +125,16 @@ func (s *Spool) evict(g *segment, class byte) (int64, error) {
 		}
 		return true
 	}, nil)
-	s.declareDropped(g, gaps)
-	n, err := s.replace(g, keep)
+	// The new file first: what can't be rewritten is not dropped, and must not be declared again at each try.
+	tmp, err := s.rewrite(g, keep)
 	if errors.Is(err, syscall.ENOSPC) && s.releaseReserve() {
-		n, err = s.replace(g, keep)
+		tmp, err = s.rewrite(g, keep)
 	}
-	return n, err
+	if err != nil {
+		return 0, err
+	}
+	s.declareDropped(g, gaps)
+	return s.replace(g, tmp, len(keep))
 }
 
 // dropped is a run of evicted numbers with no kept one between.
@@ -189,19 +193,26 @@ func (s *Spool) removeWhole(g *segment) bool {
 	return true
 }
 
-// replace swaps a segment's file for one with the kept records only.
-func (s *Spool) replace(g *segment, keep []byte) (int64, error) {
-	old := g.size
-	if len(keep) == 0 && s.removeWhole(g) {
-		return old, nil
-	}
+// rewrite writes what is kept of a segment beside it.
+func (s *Spool) rewrite(g *segment, keep []byte) (string, error) {
 	tmp := g.path + ".tmp"
+	os.Remove(tmp) //nolint:errcheck // of an interrupted eviction
 	f, err := s.create(tmp, encodeHeader(g.stream, g.first), keep)
 	if err != nil {
-		return 0, fmt.Errorf("rewrite segment: %w", err)
+		return "", fmt.Errorf("rewrite segment: %w", err)
 	}
 	if err := f.Close(); err != nil {
-		return 0, fmt.Errorf("close segment: %w", err)
+		return "", fmt.Errorf("close segment: %w", err)
+	}
+	return tmp, nil
+}
+
+// replace swaps a segment's file for the rewritten one with kept bytes of records, or removes both when there is none.
+func (s *Spool) replace(g *segment, tmp string, kept int) (int64, error) {
+	old := g.size
+	if kept == 0 && s.removeWhole(g) {
+		os.Remove(tmp) //nolint:errcheck // removed at the next start at the latest
+		return old, nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -212,7 +223,7 @@ func (s *Spool) replace(g *segment, keep []byte) (int64, error) {
 	if err := os.Rename(tmp, g.path); err != nil {
 		return 0, fmt.Errorf("rename segment: %w", err)
 	}
-	g.size = int64(headerSize + len(keep))
+	g.size = int64(headerSize + kept)
 	g.gen++
 	g.stats = nil
 	s.size += g.size - old

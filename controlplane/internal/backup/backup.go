@@ -259,29 +259,30 @@ func readMessages(ctx context.Context, js jetstream.JetStream, w io.Writer) (uin
 	enc := json.NewEncoder(w)
 	var n uint64
 	for {
-		batch, err := c.Fetch(256, jetstream.FetchMaxWait(2*time.Second))
+		batch, err := c.Fetch(256, jetstream.FetchMaxWait(time.Second))
 		if err != nil {
 			return n, fmt.Errorf("read stream: %w", err)
 		}
-		got := 0
-		for m := range batch.Messages() {
+		got, done := 0, false
+		var failed error
+		for m := range batch.Messages() { // to its end, so that nothing is left running behind it
 			got++
+			if failed != nil || done {
+				continue
+			}
 			meta, err := m.Metadata()
 			if err != nil {
-				return n, fmt.Errorf("read stream: %w", err)
+				failed = fmt.Errorf("read stream: %w", err)
+				continue
 			}
 			if m.Subject() != broker.CanarySubject {
 				n++
-				if err := enc.Encode(message{m.Subject(), m.Headers(), m.Data()}); err != nil {
-					return n, err
-				}
+				failed = enc.Encode(message{m.Subject(), m.Headers(), m.Data()})
 			}
-			if meta.Sequence.Stream >= last {
-				return n, nil
-			}
+			done = meta.Sequence.Stream >= last
 		}
-		if got == 0 {
-			return n, nil // the rest was purged meanwhile
+		if failed != nil || done || got == 0 { // got nothing: the rest was purged meanwhile
+			return n, failed
 		}
 	}
 }

@@ -187,6 +187,7 @@ type Stats struct {
 	ReassemblyDropped uint64 // bytes not inspected because memory or limits were used up
 	ReassemblyGaps    uint64
 	Alerts            uint64
+	Panics            uint64 // bugs met and survived; each is in the log
 	Detections        uint64
 	BytesClear        uint64
 	BytesName         uint64
@@ -195,8 +196,8 @@ type Stats struct {
 
 // counters are a worker's own; only it writes them, others read.
 type counters struct {
-	packets, bytes, inspected, dropped, decodeErrors, flows, forced, active, cut, reasmDropped, gaps, alerts, detections atomic.Uint64
-	visible                                                                                                              [appid.VisibilityCount]atomic.Uint64
+	packets, bytes, inspected, dropped, decodeErrors, flows, forced, active, cut, reasmDropped, gaps, alerts, detections, panics atomic.Uint64
+	visible                                                                                                                      [appid.VisibilityCount]atomic.Uint64
 }
 
 // bump adds without the cost of a locked instruction: there is one writer.
@@ -221,6 +222,7 @@ func (e *Engine) Stats() Stats {
 		s.ReassemblyDropped += c.reasmDropped.Load()
 		s.ReassemblyGaps += c.gaps.Load()
 		s.Alerts += c.alerts.Load()
+		s.Panics += c.panics.Load()
 		s.Detections += c.detections.Load()
 		s.BytesClear += c.visible[appid.Clear].Load()
 		s.BytesName += c.visible[appid.NameOnly].Load()

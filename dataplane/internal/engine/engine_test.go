@@ -10,8 +10,10 @@ import (
 
 	"github.com/kadomori/kadomori/dataplane/internal/detect"
 	"github.com/kadomori/kadomori/dataplane/internal/finding"
+	"github.com/kadomori/kadomori/dataplane/internal/inspect"
 	"github.com/kadomori/kadomori/dataplane/internal/packet"
 	pt "github.com/kadomori/kadomori/dataplane/internal/packet/packettest"
+	"github.com/kadomori/kadomori/dataplane/internal/rule"
 	"github.com/kadomori/kadomori/dataplane/internal/wire"
 )
 
@@ -353,6 +355,27 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 	}); n != 0 {
 		t.Fatalf("%v allocations for two packets", n)
 	}
+}
+
+// broken is a parser with a bug.
+type broken struct{ inspect.Parser }
+
+func (broken) App() rule.App     { return rule.AppTLS }
+func (broken) Txs() []inspect.Tx { panic("bug") }
+
+func TestBugInAParserForwardsThePacketAndIsCounted(t *testing.T) {
+	e, w, _ := newTest(t, policyv1.Mode_MODE_PREVENT)
+	handshake(w, pc, server, t0)
+	w.table.Lookup(keyOf(pc, server)).X.parser = broken{}
+	for i := range 3 {
+		if d := w.Handle(pt.TCP(pc, server, 101, 501, packet.ACK, []byte("x")), wire.LAN, t0+int64(i)); d.Verdict != wire.Forward {
+			t.Fatalf("packet %d: %+v", i, d)
+		}
+	}
+	if n := e.Stats().Panics; n != 1 {
+		t.Fatalf("%d panics counted", n)
+	}
+	e.Flush()
 }
 
 func FuzzHandle(f *testing.F) {

@@ -103,7 +103,8 @@ type Worker struct {
 	count        counters
 	events       [8]rule.Event
 	alert        finding.Alert
-	isPseudo     bool // w.pkt is made up
+	isPseudo     bool   // w.pkt is made up
+	current      *flowT // of the packet at hand
 	verdictText  string
 	dropAlert    finding.Alert
 	hasDropAlert bool
@@ -137,7 +138,9 @@ func newWorker(e *Engine, queue int) *Worker {
 }
 
 // Handle judges one frame.
-func (w *Worker) Handle(frame []byte, port wire.Port, now int64) wire.Decision {
+func (w *Worker) Handle(frame []byte, port wire.Port, now int64) (dec wire.Decision) {
+	defer w.guard(&dec)
+	w.current = nil
 	p := &w.pkt
 	p.Decode(frame, packet.LinkEthernet)
 	p.Time = now
@@ -303,6 +306,7 @@ func (w *Worker) ip(port wire.Port, size int) wire.Decision {
 	if f == nil {
 		f = w.newFlow(&key, forward, port)
 	}
+	w.current = f
 	toServer := forward == f.ClientIsA
 	d := 1
 	if toServer {

@@ -5,7 +5,7 @@ set -euo pipefail
 
 packages=(
 	# build: C compilers and the libraries that the engine links
-	clang llvm clang-format libbpf-dev linux-libc-dev gcc pkg-config libvectorscan-dev libpcre2-dev libndpi-dev libyara-dev
+	clang llvm clang-format libbpf-dev linux-libc-dev gcc pkg-config libvectorscan-dev libpcre2-dev
 	# run: database, report renderer and its fonts
 	postgresql weasyprint python3-munkres python3-ufolib2 python3-unicodedata2 fonts-morisawa-bizud-gothic fonts-noto-cjk
 	# test and demo: namespaces, real clients, servers and attackers, a browser, PDF tools

@@ -218,7 +218,7 @@ func (d *run) writePolicy(ctx context.Context, n note) error {
 		}
 	}
 	if err := d.programs.operator(ctx, nil, "setting", "set", "msp.name=みほん保守サポート株式会社", "msp.desk=医療ネットワーク保守窓口", "msp.phone=0120-000-000",
-		"msp.hours=平日 9:00〜18:00／緊急時は24時間"); err != nil {
+		"msp.hours=平日 9:00〜18:00"); err != nil {
 		return err
 	}
 	var published operatorv1.PublishSignaturesResponse

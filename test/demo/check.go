@@ -124,6 +124,11 @@ func checkReport(ctx context.Context, c *clinic) error {
 			return fmt.Errorf("%q isn't in the text", want)
 		}
 	}
+	for _, secret := range []string{c.phone.name, c.phone.mac, c.phone.ip} {
+		if strings.Contains(all, secret) {
+			return fmt.Errorf("a guest's device is told of: %q is in the text", secret)
+		}
+	}
 	m := volume.FindStringSubmatch(all)
 	if m == nil {
 		return errors.New("no volume of traffic on the first page")

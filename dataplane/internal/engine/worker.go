@@ -279,7 +279,7 @@ func (w *Worker) isInside(a netip.Addr, port wire.Port) bool {
 func (w *Worker) observe(s *inventory.Seen, port wire.Port) {
 	s.Zone = w.pol.zones.Find(s.MAC, w.vlan(), s.IP, port)
 	d, changed := w.engine.devices.Observe(s)
-	if !changed {
+	if !changed || w.pol.zones.Undecided(&d) { // the latter is told when it has its address
 		return
 	}
 	w.engine.cfg.Sink.DeviceSeen(&finding.DeviceSeen{

@@ -175,8 +175,12 @@ func (t *Table) Len() (n int, refused uint64) {
 }
 
 // Describe makes the finding's form of a device. In an anonymous zone name and address are left out and the MAC is a keyed
-// hash: the same within a day, unlinkable over days. now is nanoseconds since the Unix epoch.
+// hash: the same within a day, unlinkable over days; a device that is still undecided is no known device. now is nanoseconds since
+// the Unix epoch.
 func (t *Table) Describe(d *Device, zones *Zones, now int64) finding.Device {
+	if zones.Undecided(d) {
+		return finding.Device{}
+	}
 	out := finding.Device{
 		MAC: d.MAC, IP: d.IP, Zone: zones.Name(d.Zone), Hostname: d.Hostname, Known: true,
 	}

@@ -29,12 +29,15 @@ type Zones struct {
 	list []Zone
 	home []netip.Prefix
 	macs map[[6]byte]int
+	// hides: an anonymous zone is told by its addresses, so that a device without one could belong to it.
+	hides bool
 }
 
 // NewZones makes Zones of a policy's zones and inside prefixes.
 func NewZones(list []Zone, home []netip.Prefix) *Zones {
 	z := &Zones{list: list, home: home, macs: make(map[[6]byte]int)}
 	for i := range list {
+		z.hides = z.hides || list[i].Anonymous && len(list[i].Prefixes) > 0
 		for _, m := range list[i].MACs {
 			if _, dup := z.macs[m]; !dup {
 				z.macs[m] = i
@@ -116,4 +119,10 @@ func (z *Zones) Name(i int) string {
 // Anonymous says whether devices of the zone must never be named.
 func (z *Zones) Anonymous(i int) bool {
 	return i >= 0 && i < len(z.list) && z.list[i].Anonymous
+}
+
+// Undecided says that nothing may be told of a device yet: it has no address beyond its own link (a client that asks for its first
+// lease, say), and could turn out to be of a zone whose devices are never named.
+func (z *Zones) Undecided(d *Device) bool {
+	return z.hides && !z.Anonymous(d.Zone) && (!d.IP.IsValid() || d.IP.IsLinkLocalUnicast())
 }
